@@ -1,0 +1,34 @@
+# `make demo` and `make test` install what they need into .venv and run; nothing else is assumed but Python 3.11 and make.
+
+PYTHON ?= python3.11
+CORES ?= 2
+BIN := .venv/bin
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/snakemake --cores $(CORES)
+	@echo
+	@$(BIN)/python -m privimage.reporting.summary results/digits/internal/summary.csv
+	@echo
+	@echo "To show to others:  results/digits/report.html"
+	@echo "For you alone:      results/digits/internal/report.html"
+
+test: install
+	$(BIN)/python -m pytest -m "not slow and not data and not gpu and not slurm"
+
+lint: install
+	$(BIN)/ruff check privimage tests
+	$(BIN)/ruff format --check privimage tests
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .snakemake

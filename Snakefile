@@ -1,0 +1,39 @@
+# PrivImage: from a folder of sensitive images to a synthetic data set with a differential-privacy guarantee.
+#
+#   snakemake --cores 2                                       the default run (config/config.yaml)
+#   snakemake --cores 2 --configfile config/mine.yaml         the same, with your settings merged over it
+#   snakemake --cores 2 -R pretrain                           one stage again, and what follows from it
+#
+# Rules call `python -m privimage.<stage>`; a rule knows paths, a module knows mathematics.
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: Path(workflow.basedir) / "config" / "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        expand("results/{dataset}/report.html", dataset=CONFIG.run.datasets),
+        expand("results/{dataset}/internal/report.html", dataset=CONFIG.run.datasets),
+    localrule: True
+
+
+include: "workflow/rules/public.smk"
+include: "workflow/rules/private.smk"
+include: "workflow/rules/evaluate.smk"
+
+
+onstart:
+    # What is computed from sensitive images is for its owner alone, whatever the umask.
+    for dataset in CONFIG.run.datasets:
+        internal = Path("results") / dataset / "internal"
+        internal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        internal.chmod(0o700)

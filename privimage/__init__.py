@@ -1,0 +1,30 @@
+"""Synthetic images with a differential-privacy guarantee, by semantic-aware pretraining (PrivImage).
+
+Verbs are stages, each run by one rule of the workflow as ``python -m privimage.<stage>``:
+
+    preprocess   any source of images            -> an image set (HDF5)
+    classifier   public images                   -> the semantic query function
+    query        sensitive images + classifier   -> a noisy histogram                      (spends privacy)
+    select       the histogram                   -> public classes for each sensitive class
+    pretrain     the selected public images      -> a class-conditional diffusion model
+    finetune     sensitive images + model        -> the private model, its privacy cost    (spends privacy)
+    sample       the private model               -> synthetic images
+    fid          synthetic and real images       -> a Frechet distance                     (not private)
+    accuracy     synthetic and real images       -> classification accuracy                (not private)
+    report       everything above                -> one page to release, one for the owner
+
+Nouns are parts, which know nothing of stages:
+
+    config       the settings, typed; the JSON schema and the reference are generated from it
+    methods      the table of methods: which public data each one uses, and what it releases
+    artifacts    the files that stages hand to each other, one class a file
+    checkpoints  what lets a long stage resume
+    data/        readers of image sources; the only place that knows a data set's name
+    classifiers/ networks that classify, and how they are trained
+    diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)
+    privacy/     mechanisms, accounting, ledger, DP-SGD (knows nothing of diffusion)
+    metrics/     feature networks and distances
+    reporting/   figures and the page template
+"""
+
+__version__ = "0.1.0"

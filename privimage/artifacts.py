@@ -1,0 +1,396 @@
+"""The files that stages hand to each other: one frozen dataclass a file, each with ``read`` and ``write``.
+
+Writing goes to a temporary name in the same folder, is flushed, and renamed: a file is whole or absent. Reading
+checks format, keys, shapes and a checksum (a flipped bit would otherwise load in silence). What stands under a
+folder named ``internal`` is readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from privimage import __version__
+from privimage.errors import UserError
+from privimage.privacy.event import Event
+
+
+class ArtifactError(UserError):
+    """A file is absent, damaged, or not what it should be."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which code and settings made an artifact, and from which public or released files (by SHA-256)."""
+
+    stage: str
+    stage_version: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+    privimage: str = __version__
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images (HDF5, contiguous). ``<file>.sha256`` beside it holds the checksum.
+
+    Shapes: ``images`` uint8 [N, H, W, C]; ``labels`` int64 [N], indices into ``class_names``.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        good = images.dtype == np.uint8 and images.ndim == 4 and labels.dtype == np.int64
+        good = good and labels.shape == images.shape[:1] and images.shape[1] == images.shape[2]
+        if not good or images.shape[3] not in (1, 3):
+            raise ArtifactError(
+                f"an image set got images {images.dtype}{list(images.shape)} and labels {labels.dtype}"
+                f"{list(labels.shape)}; expected uint8 [N, S, S, 1 or 3] and int64 [N]."
+            )
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
+            raise ArtifactError(f"an image set has labels outside its {len(self.class_names)} classes.")
+
+    @property
+    def counts(self) -> list[int]:
+        """Images of each class."""
+        return np.bincount(self.labels, minlength=len(self.class_names)).tolist()
+
+    def write(self, path: Path) -> None:
+        """The file and its checksum exist."""
+        import h5py
+
+        def fill(temporary: Path) -> None:
+            with h5py.File(temporary, "w") as file:
+                file.create_dataset("images", data=self.images)
+                file.create_dataset("labels", data=self.labels)
+                meta = {"class_names": self.class_names, "source": self.source, "counts": self.counts}
+                file.attrs["metadata"] = json.dumps(meta)
+
+        _write_file(path, fill)
+        write_text(Path(f"{path}.sha256"), f"{sha256(path)}  {path.name}\n")
+
+    @classmethod
+    def read(cls, path: Path) -> ImageSet:
+        """The images, memory-mapped.
+
+        Raises:
+            ArtifactError: if the file is absent, damaged or of another kind.
+        """
+        import h5py
+
+        check_sha256(path)
+        with _reading(path), h5py.File(path, "r") as file:
+            meta = json.loads(file.attrs["metadata"])
+            images, labels = file["images"], file["labels"][:]
+            shape, offset, empty = images.shape, images.id.get_offset(), images.size == 0
+        if empty:
+            pixels = np.zeros(shape, np.uint8)
+        else:
+            pixels = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)  # [N, H, W, C]
+        return cls(pixels, labels, tuple(meta["class_names"]), meta["source"])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a network (safetensors) with what rebuilds it.
+
+    ``tensors`` maps ``<group>.<parameter>`` to arrays; the group is ``raw`` or ``ema``. ``kind`` is
+    ``classifier`` or ``diffusion``; ``network`` holds the settings that rebuild the network; ``facts`` what else
+    a reader may want (class names, validation accuracy).
+    """
+
+    kind: str
+    tensors: dict[str, Any]
+    network: dict[str, Any]
+    facts: dict[str, Any]
+    provenance: Provenance
+
+    def group(self, name: str) -> dict[str, Any]:
+        """The tensors of one group, without its prefix."""
+        return {k.removeprefix(f"{name}."): v for k, v in self.tensors.items() if k.startswith(f"{name}.")}
+
+    def write(self, path: Path) -> None:
+        """The file exists; its metadata hold a checksum of the tensors and of themselves."""
+        from safetensors.torch import save_file
+
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.tensors.items()}  # groups may share memory
+        body = {"kind": self.kind, "network": self.network, "facts": self.facts, "provenance": asdict(self.provenance)}
+        seal = _seal({**body, "tensors": tensors_sha256(tensors)})
+        metadata = {"privimage": json.dumps({**body, "sha256": seal}, sort_keys=True)}
+        _write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+    @classmethod
+    def read(cls, path: Path, kind: str) -> Weights:
+        """The weights.
+
+        Raises:
+            ArtifactError: if the file is absent, damaged or of another kind.
+        """
+        from safetensors import safe_open
+
+        with _reading(path), safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["privimage"])
+            seal = meta.pop("sha256")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = cls(tensors=tensors, **{**meta, "provenance": Provenance(**meta["provenance"])})
+        if seal != _seal({**meta, "tensors": tensors_sha256(tensors)}):
+            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; delete it and rerun.")
+        if weights.kind != kind:
+            raise ArtifactError(f"{path} holds weights of kind `{weights.kind}`; expected `{kind}`.")
+        return weights
+
+
+@dataclass(frozen=True)
+class JsonArtifact:
+    """A JSON file whose keys are the dataclass's fields, with a checksum over them."""
+
+    def write(self, path: Path) -> None:
+        """The file exists."""
+        body = asdict(self)
+        write_text(path, json.dumps({**body, "sha256": _seal(body)}, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Any:
+        """The artifact.
+
+        Raises:
+            ArtifactError: if the file is absent, damaged or of another kind.
+        """
+        with _reading(path):
+            body = json.loads(Path(path).read_text(encoding="utf-8"))
+            seal = body.pop("sha256")
+            unsealed = cls._from_json(dict(body))
+        if seal != _seal(body):
+            raise ArtifactError(f"{path} is damaged: its content does not match its checksum; delete it and rerun.")
+        return unsealed
+
+    @classmethod
+    def _from_json(cls, body: dict[str, Any]) -> Any:
+        return cls(**{**body, "provenance": Provenance(**body["provenance"])})
+
+
+@dataclass(frozen=True)
+class QueryResult(JsonArtifact):
+    """The noisy histogram of one query and what it cost.
+
+    Shapes: ``histogram`` float [sensitive classes, public classes].
+    """
+
+    histogram: list[list[float]]
+    class_names: list[str]
+    public_class_names: list[str]
+    top_k: int
+    sensitivity: float
+    event: Event
+    private: bool
+    provenance: Provenance
+
+    @classmethod
+    def _from_json(cls, body: dict[str, Any]) -> QueryResult:
+        return super()._from_json({**body, "event": Event(**body["event"])})
+
+
+@dataclass(frozen=True)
+class Subset(JsonArtifact):
+    """Public classes for each sensitive class, disjoint; empty lists where the policy gives none.
+
+    ``policy`` ``whole`` means that the whole public set is used under its own labels.
+    """
+
+    policy: str
+    classes: dict[str, list[str]]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Accountant:
+    """One accountant's epsilon for the same events."""
+
+    name: str
+    version: str
+    value: float
+
+
+@dataclass(frozen=True)
+class PrivacyStatement(JsonArtifact):
+    """What a release costs if it is released alone, from which mechanisms, and what that does not cover."""
+
+    epsilon: float
+    delta: float
+    target_epsilon: float
+    neighboring_relation: str
+    events: list[Event]
+    epsilon_replace_one: float
+    images_per_unit: int
+    epsilon_per_unit: float
+    num_images: int
+    accountants: list[Accountant]
+    private: bool
+    not_covered: list[str]
+    provenance: Provenance
+
+    @classmethod
+    def _from_json(cls, body: dict[str, Any]) -> PrivacyStatement:
+        events = [Event(**event) for event in body["events"]]
+        accountants = [Accountant(**accountant) for accountant in body["accountants"]]
+        return super()._from_json({**body, "events": events, "accountants": accountants})
+
+
+@dataclass(frozen=True)
+class Distance(JsonArtifact):
+    """A Frechet distance between synthetic and real images. Not private."""
+
+    metric: str
+    value: float | None
+    feature_network: str
+    num_synthetic: int
+    num_reference: int
+    reference_split: str
+    provenance: Provenance
+    note: str = ""
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Accuracy(JsonArtifact):
+    """Accuracy on real test images of classifiers trained on synthetic ones, as fractions. Not private.
+
+    ``classifiers`` maps a name to ``values`` (one a repetition), ``mean`` and ``std``.
+    """
+
+    classifiers: dict[str, dict[str, Any]]
+    mean_accuracy: float
+    protocol: str
+    num_train: int
+    num_test: int
+    provenance: Provenance
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training curve as CSV: one row a record, first column ``step``. Of sensitive data: internal only."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+    SUFFIX: ClassVar[str] = ".csv"
+
+    def write(self, path: Path) -> None:
+        """The file exists."""
+        lines = [",".join(self.columns), *(",".join(f"{value:.6g}" for value in row) for row in self.rows)]
+        write_text(path, "\n".join(lines) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Curve:
+        """The curve.
+
+        Raises:
+            ArtifactError: if the file is absent or not a table of numbers.
+        """
+        with _reading(path):
+            head, *body = Path(path).read_text(encoding="utf-8").splitlines()
+            return cls(tuple(head.split(",")), tuple(tuple(map(float, line.split(","))) for line in body))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file holds the text, whole."""
+    _write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The file holds the bytes, whole."""
+    _write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with _reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path) -> None:
+    """Return if the file matches the checksum beside it.
+
+    Raises:
+        ArtifactError: if it does not, or either is absent.
+    """
+    beside = Path(f"{path}.sha256")
+    with _reading(beside):
+        expected = beside.read_text(encoding="utf-8").split()[0]
+    if sha256(path) != expected:
+        raise ArtifactError(f"{path} is damaged: it does not match {beside.name}; delete both and rerun.")
+
+
+def tensors_sha256(tensors: Mapping[str, Any]) -> str:
+    """One checksum over named tensors: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B") if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def make_folder(path: Path) -> None:
+    """The folder exists; if it is or lies under one named ``internal``, only its owner may enter that one."""
+    for folder in reversed((path, *path.parents)):
+        if not folder.exists():
+            folder.mkdir(mode=0o700 if folder.name == "internal" else 0o777, exist_ok=True)
+        elif folder.name == "internal" and folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # the workflow made it, for all to enter
+
+
+def _write_file(path: Path, fill: Callable[[Path], Any]) -> None:
+    path = Path(path)
+    make_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        fill(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o600 if "internal" in path.absolute().parts else 0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a bad file raises into one sentence about it."""
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist; run the stage that writes it.") from error
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be read as what it should be ({type(error).__name__}: {error}).") from error

@@ -1,0 +1,116 @@
+"""What lets a long stage go on where it stopped: a folder with one whole, checked checkpoint.
+
+The folder is no declared output of a rule (Snakemake would delete it), its name holds a fingerprint of settings and
+inputs, and the fingerprint is compared again inside.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from privimage.artifacts import make_folder, tensors_sha256
+from privimage.config import canonical
+from privimage.errors import UserError
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """A name for exactly these facts: 32 hexadecimal digits of the SHA-256 of their canonical JSON."""
+    return hashlib.sha256(canonical(facts).encode()).hexdigest()[:32]
+
+
+class Checkpoint:
+    """One checkpoint in ``folder``: tensors and JSON-like state, replaced as a whole.
+
+    Raises:
+        UserError: if another process works in the folder.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = Path(folder), name
+        make_folder(self.folder)
+        self.folder.chmod(0o700)
+        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.folder} is in use by another process; wait for it or stop it.") from None
+
+    @property
+    def path(self) -> Path:
+        """The file of the checkpoint."""
+        return self.folder / "checkpoint.safetensors"
+
+    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """The checkpoint is on the disk, whole; the one before it is gone."""
+        flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        body = {"name": self.name, "state": state}
+        body["sha256"] = fingerprint({**body, "tensors": tensors_sha256(flat)})
+        temporary = self.folder / "checkpoint.new"
+        save_file(flat, temporary, metadata={"privimage": canonical(body)})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o600)
+        temporary.replace(self.path)
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The tensors and state of the last checkpoint, or None if there is none.
+
+        Raises:
+            UserError: if it is damaged, or belongs to other settings or inputs.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                body = json.loads(file.metadata()["privimage"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            seal = fingerprint({"name": body["name"], "state": body["state"], "tensors": tensors_sha256(tensors)})
+            whole = seal == body["sha256"]
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged ({error}); delete the folder to start anew.") from error
+        if not whole:
+            raise UserError(f"{self.path} is damaged (checksum); delete the folder to start anew.")
+        if body["name"] != self.name:
+            raise UserError(f"{self.path} belongs to other settings or inputs; delete the folder to start anew.")
+        return tensors, body["state"]
+
+    def remove(self) -> None:
+        """Nothing is left of the checkpoint."""
+        self._lock.close()
+        shutil.rmtree(self.folder)
+
+
+class Every:
+    """True at most once in ``seconds``: when to save."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the interval has passed; if so, it starts anew."""
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def flatten(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Named tensors under a common prefix, for one checkpoint that holds several groups."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def group(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of one prefix, without it."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

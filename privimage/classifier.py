@@ -1,0 +1,106 @@
+"""Train the semantic query function: a classifier of the public images.
+
+Reads:   the public training and validation images.
+Writes:  the weights of the epoch that classifies the validation images best, and their accuracy.
+Privacy: none; only public images are used.
+Source:  paper, section 4.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from privimage import cli
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256
+from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten, group
+from privimage.classifiers.inference import accuracy
+from privimage.classifiers.resnet import ResNet
+from privimage.classifiers.training import Recipe, Trainer, initialised
+from privimage.errors import UserError
+from privimage.schema import plain
+from privimage.settings import ClassifierSettings
+
+VERSION = 1
+SEED = 0  # the public row has no seed: every seed of every data set shares its classifier
+
+
+def run(
+    train: ImageSet,
+    holdout: ImageSet,
+    settings: ClassifierSettings,
+    provenance: Provenance,
+    checkpoint: Checkpoint,
+    *,
+    save_seconds: float = 60.0,
+) -> Weights:
+    """The classifier, trained; goes on from ``checkpoint``.
+
+    Raises:
+        UserError: if the two sets do not fit each other, or the loss is no longer finite.
+    """
+    _check(train, holdout)
+    shape = {"channels": train.images.shape[3], "num_classes": len(train.class_names)}
+    network = initialised(lambda: ResNet(settings, **shape), SEED)
+    recipe = Recipe(**{f.name: getattr(settings, f.name) for f in fields(Recipe)})
+    trainer, every = Trainer(network, train, recipe, SEED), Every(save_seconds)
+    best, facts = _resume(trainer, checkpoint)
+    for epoch in trainer.epochs("classifier"):
+        score = accuracy(network, holdout)
+        if score > facts["validation_accuracy"]:
+            best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            facts = {"epoch": epoch, "validation_accuracy": score}
+        if every.due():
+            checkpoint.save({**trainer.tensors(), **flatten("best", best)}, {**facts, "finished": epoch})
+    return Weights(
+        kind="classifier",
+        tensors=flatten("raw", best),
+        network={"settings": plain(settings), **shape, "resolution": train.images.shape[1]},
+        facts={"class_names": list(train.class_names), **facts},
+        provenance=provenance,
+    )
+
+
+def main() -> None:
+    """Parse, read, run, write."""
+    parser = cli.parser("classifier", __doc__, ClassifierSettings)
+    parser.add_argument("--train", type=Path, required=True, help="public training images")
+    parser.add_argument("--holdout", type=Path, required=True, help="public validation images")
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder from which a stopped run goes on")
+    parser.add_argument("--weights", type=Path, required=True, help="the classifier (output)")
+    args = parser.parse_args()
+    settings = cli.settings_from(ClassifierSettings, args.settings)
+    parents = {"train": sha256(args.train), "holdout": sha256(args.holdout)}
+    provenance = Provenance("classifier", VERSION, plain(settings), parents)
+    name = fingerprint({"version": VERSION, "settings": plain(settings), **parents})
+    checkpoint = Checkpoint(args.checkpoints / name, name)
+    run(ImageSet.read(args.train), ImageSet.read(args.holdout), settings, provenance, checkpoint).write(args.weights)
+    checkpoint.remove()
+
+
+def _check(train: ImageSet, holdout: ImageSet) -> None:
+    for name, images in (("training", train), ("validation", holdout)):
+        if not len(images.labels):
+            raise UserError(f"the public {name} set is empty; expected images; check the source of the public set.")
+    kinds = [(images.class_names, images.images.shape[1:]) for images in (train, holdout)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"the public training set has {len(kinds[0][0])} classes and shape {list(kinds[0][1])}, the "
+            f"validation set {len(kinds[1][0])} and {list(kinds[1][1])}; expected the same classes and "
+            "shape; rerun `preprocess`."
+        )
+
+
+def _resume(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict, dict]:
+    """The best weights so far and their facts; the trainer stands where the checkpoint left it."""
+    saved = checkpoint.load()
+    if saved is None:
+        return {}, {"epoch": 0, "validation_accuracy": -1.0}
+    tensors, state = saved
+    trainer.restore(tensors, state["finished"])
+    facts = {name: state[name] for name in ("epoch", "validation_accuracy")}
+    return group("best", tensors), facts
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,112 @@
+"""Ordinary training of any classifier: stochastic gradient descent with momentum and a cosine to zero.
+
+Everything drawn depends on the seed and the epoch alone, so that a run goes on exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from privimage.artifacts import ImageSet
+from privimage.checkpoints import flatten, group
+from privimage.classifiers.inference import to_float
+from privimage.device import default_device
+from privimage.errors import UserError
+from privimage.progress import progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained."""
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    horizontal_flip: bool
+
+
+def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The network that ``make`` returns, its weights drawn from ``seed`` alone, on the default device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().to(default_device(), memory_format=torch.channels_last)  # the layout of the images
+
+
+class Trainer:
+    """A network in training: its images (in memory), its optimiser, the epochs that it has behind it."""
+
+    def __init__(self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int) -> None:
+        self.network, self.recipe, self.seed, self.finished = network, recipe, seed, 0
+        self.device = next(network.parameters()).device
+        self.pixels = torch.from_numpy(np.array(images.images))  # uint8 [N, H, W, C]
+        self.labels = torch.from_numpy(images.labels)  # [N]
+        self.steps_per_epoch = math.ceil(len(self.pixels) / recipe.batch_size)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+
+    def epochs(self, name: str) -> Iterator[int]:
+        """Train what is left of the recipe; after each epoch, yield how many are finished.
+
+        Raises:
+            UserError: if the loss is no longer finite.
+        """
+        total, start = (n * self.steps_per_epoch for n in (self.recipe.num_epochs, self.finished))
+        for step in progress(range(start, total), name, total, start):
+            position = step % self.steps_per_epoch
+            if position == 0:
+                generator = self._generator()
+                # Nearly equal batches: a last one of a single image would break batch normalisation.
+                batches = torch.randperm(len(self.pixels), generator=generator).tensor_split(self.steps_per_epoch)
+            loss = self._step(batches[position], step / total, generator)
+            if position == self.steps_per_epoch - 1:
+                self.finished += 1
+                self._check(loss, name)
+                yield self.finished
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, as named tensors."""
+        state = self.optimizer.state_dict()["state"]
+        momentum = {str(i): entry["momentum_buffer"] for i, entry in state.items() if self.recipe.momentum}
+        return {**flatten("network", self.network.state_dict()), **flatten("momentum", momentum)}
+
+    def restore(self, tensors: dict[str, Tensor], finished: int) -> None:
+        """Go on from ``tensors()`` as they were after ``finished`` epochs."""
+        self.finished = finished
+        self.network.load_state_dict(group("network", tensors))
+        state = {int(i): {"momentum_buffer": buffer} for i, buffer in group("momentum", tensors).items()}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def _generator(self) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, self.finished]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+    def _step(self, index: Tensor, progressed: float, generator: torch.Generator) -> Tensor:
+        self.network.train()
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * progressed)) / 2
+        x = to_float(self.pixels[index])  # [B, C, H, W]
+        if self.recipe.horizontal_flip:
+            flip = torch.rand(len(x), generator=generator) < 0.5
+            x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        loss = F.cross_entropy(self.network(x.to(self.device)), self.labels[index].to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _check(self, loss: Tensor, name: str) -> None:
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss of the {name} is {loss.item()} after epoch {self.finished}; expected a finite "
+                f"number; lower its learning rate ({self.recipe.learning_rate:g})."
+            )

@@ -1,0 +1,82 @@
+"""The command line that all stages share, and the ``privimage`` command, which lists them."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from privimage import __version__
+from privimage.errors import UserError
+from privimage.schema import build
+
+STAGES = ("preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
+          "fid", "accuracy", "report")  # fmt: skip
+
+
+def parser(stage: str, doc: str, settings: type | None = None) -> argparse.ArgumentParser:
+    """A stage's parser; its help is the module's docstring and the table of its settings."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m privimage.{stage}",
+        description=doc,
+        epilog=_settings_help(settings) if settings else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if settings:
+        made.add_argument("--settings", required=True, metavar="JSON", help="this stage's settings, as below")
+    return made
+
+
+def settings_from(cls: type, text: str, flag: str = "--settings") -> Any:
+    """The settings dataclass from a flag's JSON, checked again.
+
+    Raises:
+        UserError: if it is not JSON or does not fit.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{flag} is not JSON ({error}); expected an object such as {{}}.") from error
+    return build(cls, value, flag)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's ``main``; a user's mistake ends it with one sentence and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def main() -> None:
+    """``privimage``: print the version and what each stage does."""
+    made = argparse.ArgumentParser(prog="privimage", description="List the stages of the workflow.")
+    made.add_argument("--version", action="version", version=__version__)
+    made.parse_args()
+    print(f"privimage {__version__}\n")
+    for stage in STAGES:
+        print(f"  python -m privimage.{stage:11}{_first_line(stage)}")
+    print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
+
+
+def _first_line(stage: str) -> str:
+    tree = ast.parse((Path(__file__).parent / f"{stage}.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").splitlines()[0]
+
+
+def _settings_help(cls: type, prefix: str = "") -> str:
+    lines = [] if prefix else ["settings:"]
+    for f in fields(cls):
+        if is_dataclass(f.default):
+            lines.append(_settings_help(type(f.default), f"{prefix}{f.name}."))
+        else:
+            default = "required" if f.default is MISSING else f.default
+            lines.append(f"  {prefix}{f.name}: {f.metadata['doc']} [{default}]")
+    return "\n".join(lines)

@@ -1,0 +1,256 @@
+"""The whole configuration: sections of defaults, tables of rows, and what to run.
+
+``load`` checks everything that can be checked before any work starts, and answers every question the workflow
+asks: which settings does this stage have for this data set? Imports without torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from privimage import settings as s
+from privimage.methods import METHODS, Method
+from privimage.schema import ConfigError, build, plain, schema_of, validate
+
+SECTIONS: dict[str, type] = {
+    "preprocess": s.PreprocessSettings,
+    "classifier": s.ClassifierSettings,
+    "select": s.SelectSettings,
+    "pretrain": s.PretrainSettings,
+    "finetune": s.FinetuneSettings,
+    "sample": s.SampleSettings,
+    "fid": s.FidSettings,
+    "accuracy": s.AccuracySettings,
+}
+TABLES: dict[str, type] = {
+    "publics": s.Public,
+    "datasets": s.Dataset,
+    "queries": s.QuerySettings,
+    "methods": Method,
+}
+RESERVED = {  # folders of the results that a row's own folder would run into
+    "datasets": ("public", "internal", "ablation", "real"),
+    "methods": ("query", "internal", "real"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration. Rows are complete: overrides are merged over the sections' defaults."""
+
+    run: s.Run
+    publics: dict[str, s.Public]
+    datasets: dict[str, s.Dataset]
+    queries: dict[str, s.QuerySettings]
+    methods: dict[str, Method]
+    state_dir: str
+    warnings: tuple[str, ...] = field(default=())
+
+    def declared(self, dataset: str) -> dict[str, Any]:
+        """The public constants of a sensitive set, as JSON-like data."""
+        row = plain(self.datasets[dataset])
+        return {name: row[name] for name in s.Declared.__dataclass_fields__}
+
+    def source(self, *, dataset: str | None = None, public: str | None = None) -> dict[str, Any]:
+        """What `preprocess` needs to know of one row, as JSON-like data."""
+        row = self.datasets[dataset] if dataset else self.publics[public]
+        shape = self.publics[row.public] if dataset else row
+        return {
+            "source": row.source,
+            "path": row.path,
+            "resolution": shape.resolution,
+            "channels": shape.channels,
+            "num_classes": getattr(row, "num_classes", None),
+            "images_per_class": getattr(row, "images_per_class", None),
+            **plain(row.preprocess),
+        }
+
+    def query(self, name: str) -> dict[str, Any]:
+        """The settings of one row of queries, as JSON-like data."""
+        return plain(self.queries[name])
+
+    def stage(self, section: str, *, dataset: str | None = None, public: str | None = None) -> dict[str, Any]:
+        """A stage's complete settings for one row, as JSON-like data."""
+        return plain(getattr(self.datasets[dataset] if dataset else self.publics[public], section))
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """The checked configuration from what YAML gave.
+
+    Raises:
+        ConfigError: one sentence that names the key.
+    """
+    validate(raw, config_schema())
+    merged = {name: dict(raw[name]) for name in TABLES if name in raw}
+    for table, names in (("publics", ("preprocess", "classifier")), ("datasets", tuple(_dataset_sections()))):
+        for label, row in merged[table].items():
+            merged[table][label] = {**row, **{n: _overlay(raw[n], row.get(n, {})) for n in names}}
+    rows = {
+        table: {
+            _name(table, label): build(cls, row, f"{table}.{label}") for label, row in merged.get(table, {}).items()
+        }
+        for table, cls in TABLES.items()
+    }
+    config = Config(
+        run=build(s.Run, raw["run"], "run"),
+        publics=rows["publics"],
+        datasets=rows["datasets"],
+        queries=rows["queries"],
+        methods={**METHODS, **rows["methods"]},
+        state_dir=raw.get("state_dir", "state"),
+    )
+    return Config(**{**config.__dict__, "warnings": tuple(_check(config))})
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of the configuration file; ``workflow/schemas/config.schema.json`` is its copy."""
+    tables = {
+        name: {"type": "object", "additionalProperties": schema_of(cls), "description": (cls.__doc__ or "").strip()}
+        for name, cls in TABLES.items()
+    }
+    sections = {n: {**schema_of(cls), "description": (cls.__doc__ or "").strip()} for n, cls in SECTIONS.items()}
+    state = {"type": "string", "description": "Folder of checkpoints, keys and the odometer; outlives results."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "privimage configuration",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["run", "publics", "datasets", "queries", *SECTIONS],
+        "properties": {
+            "run": {**schema_of(s.Run), "description": (s.Run.__doc__ or "").strip()},
+            **tables,
+            **sections,
+            "state_dir": state,
+        },
+    }
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal data gives equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def epsilon_label(epsilon: float) -> str:
+    """The one spelling of an epsilon in paths: 1, 1.0 and 1.00 are all ``1``."""
+    return format(float(epsilon), "g")
+
+
+def stage_version(stage: str) -> int:
+    """The ``VERSION`` of a stage's module, read without importing it (torch takes seconds)."""
+    text = (Path(__file__).parent / f"{stage}.py").read_text(encoding="utf-8")
+    return int(re.search(r"^VERSION = (\d+)$", text, flags=re.MULTILINE).group(1))
+
+
+def _dataset_sections() -> Iterable[str]:
+    return (name for name in SECTIONS if name in s.Dataset.__dataclass_fields__)
+
+
+def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _overlay(out[key], value) if both else value
+    return out
+
+
+def _name(table: str, label: str) -> str:
+    reserved = RESERVED.get(table, ())
+    if not re.match(s.NAME, str(label)) or label in reserved:
+        raise ConfigError(
+            f"`{table}.{label}` cannot be a name; use letters, digits, '_', '.', '-'"
+            f"{' and none of ' + ', '.join(reserved) if reserved else ''}."
+        )
+    return str(label)
+
+
+def _check(config: Config) -> Iterable[str]:
+    """Raise what contradicts itself; yield what is only unwise."""
+    for key, wanted, table in (
+        ("run.datasets", config.run.datasets, config.datasets),
+        ("run.methods", config.run.methods, config.methods),
+    ):
+        for name in wanted:
+            _known(key, name, table)
+    for key in ("datasets", "methods", "epsilons", "seeds"):
+        values = getattr(config.run, key)
+        if len(set(values)) != len(values):
+            raise ConfigError(f"`run.{key}` is {list(values)}; expected each entry once.")
+    for epsilon in config.run.epsilons:
+        if float(epsilon_label(epsilon)) != epsilon:
+            raise ConfigError(f"`run.epsilons` has {epsilon!r}; expected at most six digits, as paths spell them.")
+    for label, method in config.methods.items():
+        if (method.policy == "query") != (method.query is not None):
+            raise ConfigError(
+                f"`methods.{label}.query` is {method.query!r} with policy `{method.policy}`; "
+                "the policy `query` needs a row of `queries`, the others take none."
+            )
+        if method.query is not None:
+            _known(f"methods.{label}.query", method.query, config.queries)
+    for label, row in config.publics.items():
+        _check_path(f"publics.{label}", row)
+    for label, row in config.datasets.items():
+        _known(f"datasets.{label}.public", row.public, config.publics)
+        yield from _check_dataset(config, label, row)
+
+
+def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
+    where, public = f"datasets.{label}", config.publics[row.public]
+    _check_path(where, row)
+    if len(set(row.class_names)) != len(row.class_names):
+        raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
+    if row.delta * row.num_images >= 1:
+        raise ConfigError(
+            f"`{where}.delta` is {row.delta:g}; expected less than 1/num_images = {1 / row.num_images:.3g}, "
+            "since a mechanism that publishes one whole image meets a larger one."
+        )
+    if row.delta * row.num_images > 0.1:
+        yield f"`{where}.delta` is {row.delta:g}, above a tenth of 1/num_images = {0.1 / row.num_images:.3g}."
+    wanted = row.select.classes_per_label * len(row.class_names)
+    if wanted > public.num_classes:
+        raise ConfigError(
+            f"`{where}.select.classes_per_label` is {row.select.classes_per_label}; with {len(row.class_names)} "
+            f"classes it takes {wanted} public classes, and `{row.public}` has {public.num_classes}."
+        )
+    for name in sorted({m.query for m in config.methods.values() if m.query}):
+        query = config.queries[name]
+        if query.top_k > public.num_classes:
+            raise ConfigError(
+                f"`queries.{name}.top_k` is {query.top_k}; expected at most the {public.num_classes} classes of "
+                f"the public set `{row.public}`."
+            )
+        per_class = row.num_images / len(row.class_names)
+        if label in config.run.datasets and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:
+            yield (
+                f"`queries.{name}.noise_multiplier` is {query.noise_multiplier:g}: noise of "
+                f"{sqrt(query.top_k) * query.noise_multiplier:.0f} votes against {per_class:.0f} images per class "
+                f"of `{label}` will hide much of the signal."
+            )
+    levels = len(row.pretrain.network.channel_multipliers)
+    if public.resolution % 2 ** (levels - 1):
+        raise ConfigError(
+            f"`{where}.pretrain.network.channel_multipliers` has {levels} levels; they halve the resolution "
+            f"{levels - 1} times, and {public.resolution} pixels cannot be halved so often."
+        )
+    if row.sample.sigma_min >= row.sample.sigma_max:
+        raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
+    if row.fid.feature_network == "inception" and not row.fid.inception_path:
+        raise ConfigError(f"`{where}.fid.inception_path` is missing; the feature network `inception` needs its file.")
+
+
+def _check_path(where: str, row: Any) -> None:
+    if (row.source == "folder") != (row.path is not None):
+        raise ConfigError(f"`{where}.path` is {row.path!r}; source `folder` needs a path, the others take none.")
+
+
+def _known(key: str, name: str, table: Mapping[str, Any]) -> None:
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(table))}."
+        raise ConfigError(f"`{key}` names `{name}`, which is not in its table; {hint}")

@@ -1,0 +1,62 @@
+"""Solvers of the probability-flow equation over ``D(x, sigma, labels)``.
+
+Source: Karras et al. 2022, algorithm 1 (Heun, without churn); Song et al. 2021 (DDIM, which on this grid is Euler).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def noise_levels(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """The grid [num_steps + 1] of noise levels, falling from ``sigma_max`` to ``sigma_min`` and then 0 (equation 5)."""
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
+
+
+def guided(denoise: Denoise, scale: float, no_label: int) -> Denoise:
+    """The denoiser pushed away from its unconditional guess (Ho & Salimans 2022); scale 0 leaves it as it is."""
+    if scale == 0:
+        return denoise
+
+    def push(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        both = denoise(x.repeat(2, 1, 1, 1), sigma.repeat(2), torch.cat([labels, torch.full_like(labels, no_label)]))
+        conditional, unconditional = both.chunk(2)
+        return conditional + scale * (conditional - unconditional)
+
+    return push
+
+
+def heun(denoise: Denoise, start: Tensor, labels: Tensor, levels: Tensor) -> Tensor:
+    """Images from standard normal ``start`` [N, C, H, W] by Heun's second-order steps."""
+    x = start * levels[0].to(start.dtype)
+    for now, then in zip(levels[:-1], levels[1:]):
+        slope = _slope(denoise, x, now, labels)
+        moved = x + (then - now).to(x.dtype) * slope
+        if then > 0:
+            slope = (slope + _slope(denoise, moved, then, labels)) / 2
+            moved = x + (then - now).to(x.dtype) * slope
+        x = moved
+    return x
+
+
+def ddim(denoise: Denoise, start: Tensor, labels: Tensor, levels: Tensor) -> Tensor:
+    """Images from standard normal ``start`` [N, C, H, W] by first-order steps."""
+    x = start * levels[0].to(start.dtype)
+    for now, then in zip(levels[:-1], levels[1:]):
+        x = x + (then - now).to(x.dtype) * _slope(denoise, x, now, labels)
+    return x
+
+
+def _slope(denoise: Denoise, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    level = sigma.to(x.dtype).expand(len(x))
+    return (x - denoise(x, level, labels)) / level[:, None, None, None]
+
+
+SAMPLERS = {"heun": heun, "ddim": ddim}

@@ -1,0 +1,112 @@
+"""Ordinary training of the denoiser, for public images: draws are keyed by seed and step, so that it resumes exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privimage.checkpoints import Checkpoint, Every, flatten, group
+from privimage.diffusion.denoiser import Denoiser
+from privimage.diffusion.ema import averaged
+from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
+from privimage.errors import UserError
+from privimage.progress import progress
+from privimage.settings import PretrainSettings
+
+SAVE_SECONDS = 60.0
+
+
+def generator_for(seed: int, *indices: int) -> torch.Generator:
+    """A generator that depends on the seed and the indices alone."""
+    state = np.random.SeedSequence([seed, *indices]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def train(
+    model: Denoiser, images: Tensor, labels: Tensor, settings: PretrainSettings, seed: int, checkpoint: Checkpoint
+) -> Denoiser:
+    """``model`` is trained in place; returned is the moving average of its weights.
+
+    Shapes: ``images`` uint8 [N, H, W, C]; ``labels`` int64 [N].
+
+    Raises:
+        UserError: if the loss is no longer finite.
+    """
+    ema = averaged(model, settings.ema_decay)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    start = _resume(checkpoint, model, ema, optimizer)
+    every = Every(SAVE_SECONDS)
+    for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start):
+        batch = _draw(images, labels, settings, model.num_labels, generator_for(seed, step))
+        loss = per_image_loss(model, batch).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        ema.update_parameters(model)
+        if every.due():
+            if not torch.isfinite(loss):
+                raise UserError(f"the pretraining loss is {loss.item()} at step {step}; lower pretrain.learning_rate.")
+            _save(checkpoint, step + 1, model, ema, optimizer)
+    return ema.module
+
+
+def _draw(images: Tensor, labels: Tensor, settings: PretrainSettings, no_label: int, generator: torch.Generator):
+    index = torch.randint(len(images), (settings.batch_size,), generator=generator)
+    x = to_float(images[index])
+    if settings.horizontal_flip:
+        flip = torch.rand(len(x), generator=generator) < 0.5
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    return draw_noise(
+        x,
+        labels[index],
+        levels=1,
+        P_mean=settings.P_mean,
+        P_std=settings.P_std,
+        label_dropout=settings.label_dropout,
+        no_label=no_label,
+        generator=generator,
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """The state of Adam as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Adam goes on from the named tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def training_tensors(model: torch.nn.Module, ema: torch.nn.Module, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Everything that training changes, as named tensors."""
+    return {
+        **flatten("model", model.state_dict()),
+        **flatten("ema", ema.state_dict()),
+        **flatten("optimizer", optimizer_tensors(optimizer)),
+    }
+
+
+def restore_training(tensors: dict[str, Tensor], model: torch.nn.Module, ema: torch.nn.Module, optimizer) -> None:
+    """Model, average and optimiser go on from ``training_tensors``."""
+    model.load_state_dict(group("model", tensors))
+    ema.load_state_dict(group("ema", tensors))
+    restore_optimizer(optimizer, group("optimizer", tensors))
+
+
+def _save(checkpoint: Checkpoint, step: int, model, ema, optimizer) -> None:
+    checkpoint.save(training_tensors(model, ema, optimizer), {"step": step})
+
+
+def _resume(checkpoint: Checkpoint, model, ema, optimizer) -> int:
+    saved = checkpoint.load()
+    if saved is None:
+        return 0
+    restore_training(saved[0], model, ema, optimizer)
+    return saved[1]["step"]

@@ -1,0 +1,38 @@
+"""The table of methods: which public data each pretrains on, and what each releases.
+
+A method is a row. Ablations are further rows, given in the configuration's ``methods`` section.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from privimage.setting import setting
+
+Policy = Literal["query", "random", "whole", "none"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: a policy of public data and the noisy query it reads, if any."""
+
+    policy: Policy = setting(
+        "query",
+        "Public data to pretrain on: the classes that the noisy query selects, as many classes at random, "
+        "the whole public set, or none.",
+    )
+    query: str | None = setting(None, "Row of `queries` that the policy `query` reads and pays for.")
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The private mechanisms whose outputs a release of this method contains, in order."""
+        return ("query", "finetune") if self.policy == "query" else ("finetune",)
+
+
+METHODS: dict[str, Method] = {
+    "privimage": Method(policy="query", query="default"),  # PrivImage+D, Li et al., USENIX Security 2024
+    "random": Method(policy="random"),  # ablation: as many public classes, chosen at random
+    "pdp": Method(policy="whole"),  # PDP-Diffusion, Ghalebikesabi et al. 2023: the whole public set
+    "scratch": Method(policy="none"),  # DPDM, Dockhorn et al., TMLR 2023: no public data
+}

@@ -1,0 +1,71 @@
+"""Turn any source of images into two image sets: squares of one size, labelled, for training and held out.
+
+Reads:   the source that the row names: image files, or images that an installed package ships or draws.
+Writes:  --train and --holdout (HDF5, each with its checksum). Those of a sensitive set belong under `internal/`.
+Privacy: none; constants and per-image rules only, so that no image changes another. The sensitive set's files are
+         the sensitive images themselves.
+Source:  resizing as in the official repository of Li et al. 2024.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from privimage import cli
+from privimage.artifacts import ImageSet
+from privimage.data import READERS
+from privimage.errors import UserError
+from privimage.settings import Declared, Source
+
+VERSION = 1
+
+
+def run(source: Source, declared: Declared | None = None) -> tuple[ImageSet, ImageSet]:
+    """The training and held-out images of a row; ``declared`` holds a sensitive set's public constants.
+
+    Raises:
+        UserError: if the source is unknown or unreadable, or its classes are not the declared ones.
+    """
+    if source.source not in READERS:
+        raise UserError(f"source is `{source.source}`; expected one of {', '.join(sorted(READERS))}.")
+    train, holdout = READERS[source.source](source, declared.class_names if declared else None)
+    if declared and train.class_names != declared.class_names:
+        listed = ", ".join(f'"{name}"' for name in train.class_names)
+        raise UserError(
+            f"source `{source.source}` has the classes {list(train.class_names)}; expected "
+            f"{list(declared.class_names)}, as declared. Write `class_names: [{listed}]`."
+        )
+    return train, holdout
+
+
+def doubts(train: ImageSet, declared: Declared) -> Iterator[str]:
+    """Sentences for the owner's eyes: where the sensitive set differs from what was declared of it."""
+    if len(train.labels) != declared.num_images:
+        yield (
+            f"{len(train.labels)} training images, and num_images is declared as {declared.num_images}; the declared "
+            "number is used for the guarantee, so mend it in the configuration if it is wrong."
+        )
+    for name, count in zip(train.class_names, train.counts):
+        if not count:
+            yield f'class "{name}" has no training image.'
+
+
+def main() -> None:
+    """Read the flags, run, write."""
+    parser = cli.parser("preprocess", __doc__, Source)
+    parser.add_argument("--declared", metavar="JSON", help="public constants, for a sensitive set")
+    parser.add_argument("--train", required=True, type=Path, help="HDF5 to write")
+    parser.add_argument("--holdout", required=True, type=Path, help="HDF5 to write")
+    args = parser.parse_args()
+    declared = cli.settings_from(Declared, args.declared, "--declared") if args.declared else None
+    train, holdout = run(cli.settings_from(Source, args.settings), declared)
+    for doubt in doubts(train, declared) if declared else ():
+        print(f"warning: {doubt}", file=sys.stderr)
+    train.write(args.train)
+    holdout.write(args.holdout)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,101 @@
+"""Pretrain the diffusion model on the selected public images, each under the sensitive class it was selected for.
+
+Reads: the public training images; the subset (which public classes for which sensitive class).
+Writes: the pretrained model, raw and averaged weights.
+Privacy: none of its own: public images, and post-processing of the noisy query.
+Source: Li et al. 2024, section 4.3. With the policy ``whole`` (PDP-Diffusion) the public set's own labels are used;
+with ``none`` (DPDM) the network is only initialised.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from privimage import cli
+from privimage.artifacts import ImageSet, Provenance, Subset, Weights, sha256
+from privimage.checkpoints import Checkpoint, fingerprint, flatten
+from privimage.config import canonical
+from privimage.device import default_device
+from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.training import train
+from privimage.errors import UserError
+from privimage.schema import plain
+from privimage.settings import Declared, PretrainSettings
+
+VERSION = 1
+
+
+def selected(
+    public: ImageSet, subset: Subset, class_names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Indices of the images to pretrain on, their new labels, and the labels' names.
+
+    Raises:
+        UserError: if the subset names a public class that the public set lacks.
+    """
+    if subset.policy == "none":
+        return np.empty(0, np.int64), np.empty(0, np.int64), list(class_names)
+    if subset.policy == "whole":
+        single = len(class_names) == 1
+        labels = np.zeros_like(public.labels) if single else public.labels
+        return np.arange(len(labels)), labels, list(class_names if single else public.class_names)
+    table = np.full(len(public.class_names), -1)  # public class -> sensitive class
+    for label, name in enumerate(class_names):
+        for chosen in subset.classes[name]:
+            if chosen not in public.class_names:
+                raise UserError(
+                    f"the subset names the public class `{chosen}`, which the public set lacks; rerun select."
+                )
+            table[public.class_names.index(chosen)] = label
+    index = np.flatnonzero(table[public.labels] >= 0)
+    return index, table[public.labels[index]], list(class_names)
+
+
+def run(
+    public: ImageSet, subset: Subset, settings: PretrainSettings, declared: Declared, seed: int, checkpoint: Checkpoint
+) -> Weights:
+    """The pretrained (or only initialised) model."""
+    index, labels, names = selected(public, subset, declared.class_names)
+    resolution, channels = public.images.shape[2:]
+    model = new_denoiser(settings.network, resolution, channels, len(names), seed).to(default_device())
+    ema = model
+    if len(index):
+        images = torch.from_numpy(np.ascontiguousarray(public.images[index]))  # [N, H, W, C]
+        ema = train(model, images, torch.from_numpy(labels), settings, seed, checkpoint)
+    return Weights(
+        kind="diffusion",
+        tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},
+        network=model.describe(),
+        facts={"class_names": names, "policy": subset.policy, "num_images": len(index)},
+        provenance=Provenance("pretrain", VERSION, plain(settings)),
+    )
+
+
+def main() -> None:
+    """Run the stage from the command line."""
+    parser = cli.parser("pretrain", __doc__, PretrainSettings)
+    parser.add_argument("--method", required=True, help="row of the methods' table, for messages")
+    parser.add_argument("--seed", required=True, type=int, help="seed of initialisation and of the order of images")
+    parser.add_argument("--public", required=True, type=Path, help="public training images")
+    parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
+    parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
+    parser.add_argument("--weights", required=True, type=Path, help="output: the pretrained model")
+    args = parser.parse_args()
+    settings = cli.settings_from(PretrainSettings, args.settings)
+    declared = cli.settings_from(Declared, args.declared, "--declared")
+    parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
+    name = fingerprint({**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION,
+                        "class_names": canonical(list(declared.class_names))})  # fmt: skip
+    checkpoint = Checkpoint(args.checkpoints / name, name)
+    made = run(ImageSet.read(args.public), Subset.read(args.subset), settings, declared, args.seed, checkpoint)
+    provenance = Provenance("pretrain", VERSION, plain(settings), parents)
+    Weights(made.kind, made.tensors, made.network, made.facts, provenance).write(args.weights)
+    checkpoint.remove()
+
+
+if __name__ == "__main__":
+    cli.run(main)

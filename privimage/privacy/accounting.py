@@ -1,0 +1,258 @@
+"""What private mechanisms cost together, and how much noise a given cost needs.
+
+>>> from privimage.privacy.event import Event
+>>> round(epsilon([Event("gaussian", 484.48)], delta=1e-5), 5)  # a query with this much noise is nearly free
+0.00455
+>>> dp_sgd = Event("poisson_gaussian", 2.331, sampling_probability=1 / 3, num_steps=150)
+>>> round(epsilon([Event("gaussian", 484.48), dp_sgd], delta=1e-5), 2)
+9.2
+>>> round(epsilon([dp_sgd], delta=1e-5, relation="replace_one"), 1)  # the same noise, the other relation
+19.9
+
+Formal guarantee: if the releases described by ``events`` are made in any order, each chosen in view of those before,
+then for neighbouring sets of images D, D' and every set S of outcomes,
+P[M(D) in S] <= exp(epsilon) * P[M(D') in S] + delta. Neighbours differ in one image, which one of them lacks
+(``add_or_remove_one``, the package's relation) or which differs (``replace_one``, printed beside it).
+
+Each mechanism is replaced by the pair of distributions that dominates it, the pairs' privacy-loss distributions are
+composed by FFT, and every rounding goes up. With noise multiplier s, sampling probability q:
+
+    gaussian          N(0, s^2) and N(m, s^2); m = 1, under replace-one the root of 2 (below), for a person m images
+    poisson_gaussian  add/remove: N(0, s^2) and (1 - q) N(0, s^2) + q N(1, s^2), both ways
+                      replace:    (1 - q) N(0, s^2) + q N(1, s^2) and (1 - q) N(0, s^2) + q N(-1, s^2)
+                      a person with m images, added or removed: the mixture of N(i, s^2), i from Binomial(m, q)
+
+A ``gaussian`` event here is the query: each image adds 1 to k cells, so replacing an image changes at most 2k cells
+by 1, a norm of root(2k) against root(k). That factor holds because no vote is negative; a general sum of bounded
+vectors, such as DP-SGD's, doubles instead.
+
+Source: Koskela et al. 2020 and Doroshenko et al. 2022 (privacy-loss distributions; package dp-accounting); Gopi et
+al. 2021 (Opacus' PRV accountant); Ganesh 2024, arXiv 2401.10294 (mixtures of Gaussians for persons).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from importlib.metadata import version
+from itertools import cycle
+from typing import Literal
+
+import numpy as np
+from dp_accounting import NeighboringRelation
+from dp_accounting.pld import privacy_loss_distribution as pld
+from scipy.stats import binom
+
+from privimage.artifacts import Accountant, PrivacyStatement, Provenance
+from privimage.errors import UserError
+from privimage.privacy.event import Event
+from privimage.privacy.limits import not_covered
+from privimage.settings import Declared
+
+Relation = Literal["add_or_remove_one", "replace_one"]
+RELATIONS = {
+    "add_or_remove_one": NeighboringRelation.ADD_OR_REMOVE_ONE,
+    "replace_one": NeighboringRelation.REPLACE_ONE,
+}
+PLD, PRV, RDP = "PLD (dp-accounting)", "PRV (Opacus)", "RDP (Opacus)"
+TOLERANCE = 1e-3  # calibration stays below the wanted epsilon by at most this
+INTERVAL = 1e-4  # grid of privacy losses; at most 1e-5 too high in epsilon for the published settings
+COARSE_INTERVAL = 1e-3  # for searching, and for persons, where each point of the grid costs a root search
+TAIL = 1e-15  # probability that composition may move to an infinite loss
+SMALLEST_DELTA = 1e-12  # well above what TAIL may add
+GROWTH = 1.5  # of the bracket in calibration
+SMALLEST_MULTIPLIER = 0.1  # noise below this is none, and its losses would not fit in memory
+
+
+def epsilon(
+    events: Sequence[Event], delta: float, *, relation: Relation = "add_or_remove_one", images_per_unit: int = 1
+) -> float:
+    """The smallest epsilon that the events together are proven to meet at ``delta``; 0 for none.
+
+    ``images_per_unit``: protect a person with up to so many images instead of one image (add/remove only).
+
+    Raises:
+        UserError: if an event or argument is out of range, or no finite epsilon exists at this delta.
+    """
+    _check(events, delta)
+    if relation not in RELATIONS or images_per_unit < 1 or (relation == "replace_one" and images_per_unit > 1):
+        raise UserError(
+            f"epsilon was asked under {relation!r} for {images_per_unit} images; expected add_or_remove_one for 1 or "
+            "more images, or replace_one for 1."
+        )
+    interval = INTERVAL if images_per_unit == 1 else COARSE_INTERVAL
+    value = _epsilon([_loss(event, relation, images_per_unit, interval) for event in events], delta)
+    if not math.isfinite(value):
+        raise UserError(f"no finite epsilon exists at delta {delta:g} for {list(events)}; raise delta or the noise.")
+    return value
+
+
+def calibrate(
+    before: Sequence[Event], *, sampling_probability: float, num_steps: int, epsilon: float, delta: float
+) -> float:
+    """The noise multiplier with which DP-SGD after ``before`` costs ``epsilon`` in all: at most 0.001 less, never more.
+
+    Raises:
+        UserError: if what comes before leaves nothing of ``epsilon``, or no noise is needed at all.
+    """
+    _check([*before, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
+    spent = _epsilon([_loss(event) for event in before], delta)
+    if spent > epsilon - TOLERANCE:
+        raise UserError(
+            f"epsilon {epsilon:g} at delta {delta:g} leaves nothing for fine-tuning: what is released before it costs "
+            f"{spent:.4g}. Raise epsilon, or the query's noise_multiplier (now "
+            f"{', '.join(f'{event.noise_multiplier:g}' for event in before) or 'none'})."
+        )
+
+    def cost(noise_multiplier: float, interval: float) -> float:
+        steps = Event("poisson_gaussian", noise_multiplier, sampling_probability, num_steps)
+        return _epsilon([_loss(event, interval=interval) for event in (*before, steps)], delta)
+
+    found = max(1.0, sampling_probability * math.sqrt(2 * num_steps * math.log(1 / delta)) / epsilon)
+    for interval in (COARSE_INTERVAL, INTERVAL):  # the coarse search is ten times faster and mostly good enough
+        if _epsilon([_loss(event, interval=interval) for event in before], delta) <= epsilon - TOLERANCE:
+            found = _solve(partial(cost, interval=interval), epsilon - TOLERANCE / 4, found)
+            if epsilon - TOLERANCE <= cost(_six_digits(found), INTERVAL) <= epsilon:
+                break
+    return _six_digits(found)
+
+
+def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
+    """Epsilon by independent accountants under add/remove-one; one that cannot process the events is left out.
+
+    The first is the package's own. PRV is an upper bound 0.01 above its estimate, RDP a looser one.
+    """
+    from opacus.accountants import PRVAccountant, RDPAccountant  # here, since it imports torch: seconds
+
+    found = [Accountant(PLD, version("dp-accounting"), epsilon(events, delta))]
+    for name, kind in ((PRV, PRVAccountant), (RDP, RDPAccountant)):
+        accountant = kind()
+        accountant.history = [(e.noise_multiplier, e.sampling_probability, e.num_steps) for e in events]
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # log of 1 - q at q = 1, and a hint to widen RDP's orders
+            try:
+                value = float(accountant.get_epsilon(delta))
+            except (RuntimeError, ValueError, OverflowError):
+                value = math.nan
+        if math.isfinite(value):
+            found.append(Accountant(name, version("opacus"), value))
+    return found
+
+
+def statement(
+    events: Sequence[Event], declared: Declared, target_epsilon: float, provenance: Provenance
+) -> PrivacyStatement:
+    """What a release made of ``events`` costs if released alone, and what that does not cover."""
+    delta, unit = declared.delta, declared.images_per_unit
+    checked = accountants(events, delta)
+    names = [accountant.name for accountant in checked]
+    return PrivacyStatement(
+        epsilon=checked[0].value,
+        delta=delta,
+        target_epsilon=target_epsilon,
+        neighboring_relation="add_or_remove_one",
+        events=list(events),
+        epsilon_replace_one=epsilon(events, delta, relation="replace_one"),
+        images_per_unit=unit,
+        epsilon_per_unit=epsilon(events, delta, images_per_unit=unit) if unit > 1 else checked[0].value,
+        num_images=declared.num_images,
+        accountants=checked,
+        private=not declared.reproducible_noise,
+        not_covered=not_covered(declared, [name for name in (PLD, PRV, RDP) if name not in names]),
+        provenance=provenance,
+    )
+
+
+def together(statements: Sequence[PrivacyStatement]) -> list[Event]:
+    """The events of several releases of one set of images; a query that several read is counted once.
+
+    Two releases read the same query if the same file stands in their provenance; its event is their ``gaussian`` one.
+    """
+    events: list[Event] = []
+    paid: set[str] = set()
+    for release in statements:
+        query = release.provenance.parents.get("query")
+        events += [event for event in release.events if event.mechanism != "gaussian" or query not in paid]
+        paid |= {query} - {None}
+    return events
+
+
+def _loss(
+    event: Event, relation: Relation = "add_or_remove_one", images: int = 1, interval: float = INTERVAL
+) -> pld.PrivacyLossDistribution:
+    """The privacy-loss distribution of all steps of one event."""
+    multiplier, q = event.noise_multiplier, event.sampling_probability
+    if event.mechanism == "gaussian":
+        distance = math.sqrt(2) if relation == "replace_one" else images
+        return pld.from_gaussian_mechanism(multiplier, sensitivity=distance, value_discretization_interval=interval)
+    if images == 1:
+        step = pld.from_gaussian_mechanism(
+            multiplier,
+            sampling_prob=q,
+            neighboring_relation=RELATIONS[relation],
+            value_discretization_interval=interval,
+        )
+    else:
+        drawn = np.arange(images + 1)
+        step = pld.from_mixture_gaussian_mechanism(
+            multiplier, drawn.astype(float), binom.pmf(drawn, images, q), value_discretization_interval=interval
+        )
+    return step.self_compose(event.num_steps, tail_mass_truncation=TAIL)
+
+
+def _epsilon(losses: Sequence[pld.PrivacyLossDistribution], delta: float) -> float:
+    if not losses:
+        return 0.0
+    composed = reduce(lambda a, b: a.compose(b, tail_mass_truncation=TAIL), losses)
+    return float(composed.get_epsilon_for_delta(delta))
+
+
+def _solve(cost: Callable[[float], float], target: float, guess: float) -> float:
+    """A noise multiplier whose cost is within a fifth of the tolerance of ``target``.
+
+    The bracket is found from the quiet side: losses grow without bound as the noise shrinks, and memory with them.
+    """
+    high = guess
+    while (cost_high := cost(high)) > target:
+        high *= GROWTH
+    low = high / GROWTH
+    while (cost_low := cost(low)) <= target:
+        low, high, cost_high = low / GROWTH, low, cost_low
+        if low < SMALLEST_MULTIPLIER:
+            raise UserError(
+                f"fine-tuning meets epsilon {target:.4g} with almost no noise (multiplier below "
+                f"{SMALLEST_MULTIPLIER}); lower epsilon, or raise sampling_probability or num_steps."
+            )
+    for middle in cycle(("secant", "secant", "half")):  # the curve is nearly straight in ln(multiplier)
+        share = 0.5 if middle == "half" else (cost_low - target) / (cost_low - cost_high)
+        multiplier = low * (high / low) ** share
+        value = cost(multiplier)
+        if abs(value - target) < TOLERANCE / 5:
+            break
+        if value > target:
+            low, cost_low = multiplier, value
+        else:
+            high, cost_high = multiplier, value
+    return multiplier
+
+
+def _six_digits(value: float) -> float:
+    """``value`` rounded up to six digits, so that rounding errors do not make another number of it."""
+    digits = 5 - math.floor(math.log10(value))
+    return math.ceil(value * 10**digits) / 10**digits
+
+
+def _check(events: Sequence[Event], delta: float) -> None:
+    if not SMALLEST_DELTA <= delta < 1:
+        raise UserError(f"delta is {delta}; expected at least {SMALLEST_DELTA:g} and less than 1.")
+    for event in events:
+        good = math.isfinite(event.noise_multiplier) and event.noise_multiplier > 0
+        good = good and 0 < event.sampling_probability <= 1 and event.num_steps >= 1
+        once = event.sampling_probability == 1 and event.num_steps == 1
+        if not (good and (event.mechanism == "poisson_gaussian" or (event.mechanism == "gaussian" and once))):
+            raise UserError(
+                f"{event} is no mechanism that can be accounted for; expected `gaussian` once over all images or "
+                "`poisson_gaussian`, noise_multiplier above 0, sampling_probability in (0, 1], num_steps 1 or more."
+            )

@@ -1,0 +1,335 @@
+"""What was drawn from a set of sensitive images, written down before it is drawn, and kept so that it is drawn once.
+
+    state_dir/<dataset>/odometer.jsonl                    every charge ever made, one JSON object a line
+    state_dir/<dataset>/<stage>/<fingerprint>/            one release (``-not-private`` follows if noise is reproducible)
+        key  reserved_steps  <checkpoints>                while it is drawn
+        finished.json  <artifacts>                        afterwards
+
+Folders are 0700 and files 0600. The fingerprint names the sensitive data exactly, so it stays in here: no released
+file and no message holds it.
+
+A release goes through these states, each on the disk (flushed) before the next begins; a crash leaves it in one:
+
+    new        nothing.                              Next time: as now.
+    keyed      ``key`` exists, no charge under it.   Next time: the key is kept, and charged when reserved.
+    reserved   the odometer holds a charge that      Next time: replayed with the same key, which gives the same draws
+               names this key; data may have been    and costs nothing.
+               used, up to ``reserved_steps`` steps.
+    finished   artifacts and their checksums exist;  Next time: restored, nothing is drawn.
+               then the key is destroyed.
+
+So: key before reservation, reservation before data. Formal guarantee: at every moment the odometer's charges cover
+every draw made so far. If a key is lost (its folder deleted), the next draw has a new key and is charged anew, since
+two draws with different noise are two releases.
+
+A crash while a line is appended leaves a torn last line, without its newline. It counts as nothing drawn: data is used
+only after ``reserve`` returns, and that is after the whole line reached the disk. Anything else that cannot be read
+stops the ledger.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from privimage.artifacts import sha256, write_bytes, write_text
+from privimage.errors import UserError
+from privimage.privacy.accounting import epsilon
+from privimage.privacy.event import Event
+from privimage.privacy.randomness import SecretKey, sync_folder
+from privimage.settings import NAME, Declared
+
+Record = dict[str, Any]
+
+
+class Writable(Protocol):
+    """Anything that can be written to a file, whole: every artifact."""
+
+    def write(self, path: Path) -> None:
+        """The file exists."""
+
+
+class Ledger:
+    """The odometer and the releases of one set of sensitive images."""
+
+    def __init__(self, state_dir: Path, dataset: str, declared: Declared) -> None:
+        if not re.match(NAME, dataset):
+            raise UserError(f"the data set is named {dataset!r}; use letters, digits, '_', '.', '-'.")
+        self.dataset, self.declared = dataset, declared
+        self.folder = Path(state_dir) / dataset
+        try:
+            if not Path(state_dir).exists():
+                _make_private(Path(state_dir))
+            _make_private(self.folder)
+        except OSError as error:
+            raise UserError(f"the state folder {state_dir} cannot be used ({error}); give one that you own.") from error
+
+    def open(self, stage: str, fingerprint: str, label: str) -> Release:
+        """The release of that stage and fingerprint, to be entered with ``with``; ``label`` names it to people."""
+        return Release(self, stage, fingerprint, label)
+
+    def odometer(self) -> list[Record]:
+        """Every charge, oldest first: time, dataset, stage, label, fingerprint, attempt, key, private, events.
+
+        Raises:
+            UserError: if a line other than a torn last one cannot be read.
+        """
+        path = self._odometer_path
+        return self._parse(path.read_bytes())[0] if path.exists() else []
+
+    def total_epsilon(self) -> float:
+        """Epsilon at the declared delta of everything charged so far, under add/remove-one."""
+        return epsilon(_events(self.odometer()), self.declared.delta)
+
+    def charge(self, record: Record, events: Sequence[Event]) -> None:
+        """The record of a new charge is on the disk.
+
+        Raises:
+            UserError: if the budget would be exceeded (nothing is charged), or the file cannot be written.
+        """
+        try:
+            with self._locked_odometer() as file:
+                content = file.read()
+                records, whole = self._parse(content)
+                self._check_budget(_events(records), events, record["label"])
+                file.truncate(whole)  # drop a torn line
+                start = "\n" if whole and content[whole - 1 : whole] != b"\n" else ""
+                file.write(f"{start}{json.dumps(record)}\n".encode())
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(self.folder)
+        except OSError as error:
+            raise UserError(f"{self._odometer_path} cannot be written ({error}); nothing was drawn.") from error
+
+    @property
+    def _odometer_path(self) -> Path:
+        return self.folder / "odometer.jsonl"
+
+    @contextmanager
+    def _locked_odometer(self) -> Iterator[IO[bytes]]:
+        """The odometer, open at its start; budget and append see the same lines, whoever else is waiting."""
+        handle = os.open(self._odometer_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(handle, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            yield file
+
+    def _parse(self, content: bytes) -> tuple[list[Record], int]:
+        """The records, and how many bytes hold them: all of them, or all before a torn last line."""
+        records, position = [], 0
+        for line in content.splitlines(keepends=True):
+            try:
+                record = json.loads(line)
+                records.append({**record, "events": [Event(**event).as_json() for event in record["events"]]})
+            except (ValueError, KeyError, TypeError) as error:
+                if not line.endswith(b"\n"):
+                    return records, position
+                raise UserError(
+                    f"{self._odometer_path} has a line {len(records) + 1} that cannot be read ({error}); restore the "
+                    "file from a backup. Without it nobody knows what was spent."
+                ) from error
+            position += len(line)
+        return records, position
+
+    def _check_budget(self, spent: Sequence[Event], new: Sequence[Event], label: str) -> None:
+        budget, delta = self.declared.budget, self.declared.delta
+        if budget is None:
+            return
+        before, after = epsilon(spent, delta), epsilon([*spent, *new], delta)
+        if after > budget:
+            raise UserError(
+                f"`{label}` would bring what was drawn from `{self.dataset}` from epsilon {before:.4g} to {after:.4g} "
+                f"at delta {delta:g}, above its budget of {budget:g}; nothing was drawn. Raise "
+                f"`datasets.{self.dataset}.budget` or ask for less."
+            )
+
+
+class Release:
+    """One release, locked for this process as long as it lives. See the module's text for its states.
+
+    Raises:
+        UserError: when entered, if another process has it open.
+    """
+
+    def __init__(self, ledger: Ledger, stage: str, fingerprint: str, label: str) -> None:
+        self._ledger, self._private = ledger, not ledger.declared.reproducible_noise
+        self._stage, self.fingerprint, self._label = stage, fingerprint, label
+        self.folder = ledger.folder / stage / (fingerprint if self._private else f"{fingerprint}-not-private")
+        self.replayable = False  # the key was already there
+        self._key: SecretKey | None = None
+        self._num_steps: int | None = None
+
+    def __enter__(self) -> Release:
+        _make_private(self.folder.parent)
+        _make_private(self.folder)
+        handle = os.open(self.folder / "release.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = open(handle, "r+b")  # noqa: SIM115 - held until the process ends or leaves
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._load()
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(f"`{self._label}` is being drawn by another process; wait for it or stop it.") from None
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    @property
+    def key(self) -> SecretKey:
+        """The secret key; it is on the disk. Draw from it only after ``reserve``."""
+        if self._key is None:
+            raise ValueError("a finished release has no key; restore its artifacts")
+        return self._key
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was drawn: there are artifacts to restore, and no key."""
+        return self._finished_path.exists()
+
+    def restore(self, name: str) -> Path | None:
+        """The artifact of that name if the release is finished, else None.
+
+        Raises:
+            UserError: if it is finished and the artifact is gone or damaged.
+        """
+        if not self.finished:
+            return None
+        path, known = self.folder / name, json.loads(self._finished_path.read_text(encoding="utf-8"))["artifacts"]
+        if name not in known or not path.exists() or sha256(path) != known[name]:
+            raise UserError(
+                f"`{self._label}` is finished, but its {name} in {self.folder.parent} is gone or damaged. Restore it "
+                "from a backup, or delete its folder (the odometer names it) to draw anew, which is charged again."
+            )
+        return path
+
+    def copy_out(self, paths: Mapping[str, Path]) -> None:
+        """The artifacts of a finished release stand at the given paths, byte for byte.
+
+        Raises:
+            UserError: if one is gone or damaged.
+        """
+        for name, path in paths.items():
+            write_bytes(path, self.restore(name).read_bytes())
+
+    def reserve(self, events: Sequence[Event], continuing: bool = False) -> None:
+        """The events are charged, on the disk; from here on sensitive data may be used.
+
+        Nothing new is charged if these events were charged under the same key (a replay), or, when ``continuing``,
+        under any key of this release: then only steps from ``reserved_steps`` on may be executed.
+
+        Raises:
+            UserError: if the budget would be exceeded, or the key was reserved for other events.
+        """
+        wanted = [event.as_json() for event in events]
+        mine = [record for record in self._ledger.odometer() if self._is_mine(record)]
+        same_key = [record for record in mine if record["key"] == self.key.identity]
+        if any(record["events"] != wanted for record in same_key):
+            raise UserError(
+                f"`{self._label}` was begun with other noise or steps; one key serves one mechanism. Delete its folder "
+                f"in {self.folder.parent} (the odometer names it) to draw anew, which is charged again."
+            )
+        if not (same_key or (continuing and any(record["events"] == wanted for record in mine))):
+            self._write_reserved_steps(0)
+            self._ledger.charge(self._record(wanted, attempt=len(mine) + 1), events)
+        self._num_steps = sum(event.num_steps for event in events)
+
+    @property
+    def reserved_steps(self) -> int:
+        """How many steps may have been executed: step i, counted from 0, needs at least i + 1."""
+        path = self.folder / "reserved_steps"
+        return int(path.read_text(encoding="utf-8")) if path.exists() else 0
+
+    def reserve_step(self, step: int) -> None:
+        """It is on the disk that ``step`` (counted from 0) may be executed; a step already reserved stays so."""
+        if self._num_steps is None or not 0 <= step < self._num_steps:
+            raise ValueError(f"step {step} of a release with {self._num_steps} reserved steps")
+        if step >= self.reserved_steps:
+            self._write_reserved_steps(step + 1)
+
+    def finish(self, artifacts: Mapping[str, Writable]) -> None:
+        """The artifacts are kept under their names, the key and everything else in the folder are gone."""
+        if self._num_steps is None:
+            raise ValueError("a release finished before anything was reserved; call reserve first")
+        for name, artifact in artifacts.items():
+            artifact.write(self.folder / name)
+            (self.folder / name).chmod(0o600)
+        marker = {"label": self._label, "time": _now(), "artifacts": {n: sha256(self.folder / n) for n in artifacts}}
+        _write_private(self._finished_path, json.dumps(marker))
+        self._load()
+
+    @property
+    def _finished_path(self) -> Path:
+        return self.folder / "finished.json"
+
+    def _load(self) -> None:
+        """Keyed if not finished; else nothing but the artifacts is left."""
+        path = self.folder / "key"
+        if self.finished:
+            self._key, self.replayable = None, False
+            if path.exists():
+                SecretKey.destroy(path)
+            kept = json.loads(self._finished_path.read_text(encoding="utf-8"))["artifacts"]
+            _remove_all_but({*kept, "finished.json", "release.lock"}, self.folder)
+            return
+        self.replayable = path.exists()
+        if not self.replayable:
+            key = SecretKey.generate() if self._private else SecretKey.from_seed(0)
+            key.save(path)
+        self._key = SecretKey.load(path)
+
+    def _is_mine(self, record: Record) -> bool:
+        named = record["stage"], record["fingerprint"], record["private"]
+        return named == (self._stage, self.fingerprint, self._private)
+
+    def _record(self, events: list[dict[str, Any]], attempt: int) -> Record:
+        return {
+            "time": _now(),
+            "dataset": self._ledger.dataset,
+            "stage": self._stage,
+            "label": self._label,
+            "fingerprint": self.fingerprint,
+            "attempt": attempt,
+            "key": self.key.identity,
+            "private": self._private,
+            "events": events,
+        }
+
+    def _write_reserved_steps(self, number: int) -> None:
+        _write_private(self.folder / "reserved_steps", str(number))
+
+
+def _events(records: Sequence[Record]) -> list[Event]:
+    return [Event(**event) for record in records for event in record["events"]]
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    sync_folder(folder.parent)
+
+
+def _write_private(path: Path, text: str) -> None:
+    write_text(path, text)
+    path.chmod(0o600)
+
+
+def _remove_all_but(names: set[str], folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

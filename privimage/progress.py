@@ -1,0 +1,30 @@
+"""How far a long loop is: a bar on a terminal, a line every half minute in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+SECONDS = 30.0
+
+
+def progress(items: Iterable[Item], name: str, total: int, start: int = 0) -> Iterator[Item]:
+    """The items, while standard error says how many of ``total`` are done, counting from ``start``."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=name, total=total, initial=start)
+        return
+    began = last = time.monotonic()
+    done = start
+    for done, item in enumerate(items, start + 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS:
+            last = now
+            left = (now - began) / (done - start) * (total - done)
+            print(f"{name}: {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+    print(f"{name}: {done}/{total} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

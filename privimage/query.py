@@ -1,0 +1,157 @@
+"""Ask the sensitive images, once and with noise, which public classes a public classifier sees in them.
+
+Reads: the sensitive training images; the public classifier.
+Writes: a noisy histogram of votes, sensitive classes by public classes.
+Privacy: DP release. Each image adds 1 to exactly k cells, so adding or removing one image changes the histogram by
+root(k) in L2 norm (replacing one by at most root(2k)); Gaussian noise of noise_multiplier times root(k) on every cell.
+Source: Li et al. 2024, section 4.2 and algorithm 1; Dwork & Roth 2014 for the mechanism.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privimage import cli
+from privimage.artifacts import ImageSet, Provenance, QueryResult, Weights, sha256
+from privimage.checkpoints import fingerprint
+from privimage.classifiers.inference import to_float
+from privimage.classifiers.load import load_classifier
+from privimage.device import default_device
+from privimage.errors import UserError
+from privimage.privacy.event import Event
+from privimage.privacy.ledger import Ledger
+from privimage.privacy.mechanism import gaussian
+from privimage.privacy.randomness import SecretKey
+from privimage.progress import progress
+from privimage.schema import plain
+from privimage.settings import Declared, QuerySettings
+
+VERSION = 1
+BATCH_SIZE = 250
+
+
+def run(
+    images: ImageSet,
+    classifier: nn.Module,
+    public_class_names: Sequence[str],
+    settings: QuerySettings,
+    declared: Declared,
+    key: SecretKey,
+    provenance: Provenance,
+) -> QueryResult:
+    """The noisy histogram; its noise comes from the key alone.
+
+    Raises:
+        UserError: if the images, the classifier and what was declared do not fit together.
+    """
+    _check(images, public_class_names, settings, declared)
+    counts = histogram(images, classifier, len(public_class_names), settings.top_k)
+    noisy = gaussian(counts, sqrt(settings.top_k), settings.noise_multiplier, key, "query")
+    return QueryResult(
+        # Whole votes: the noise outweighs the rounding, and no low-order bit of a float tells the count under it.
+        histogram=np.rint(noisy).tolist(),
+        class_names=list(declared.class_names),
+        public_class_names=list(public_class_names),
+        top_k=settings.top_k,
+        sensitivity=sqrt(settings.top_k),
+        event=event_of(settings),
+        private=not declared.reproducible_noise,
+        provenance=provenance,
+    )
+
+
+def event_of(settings: QuerySettings) -> Event:
+    """What the accountant needs to know of the query."""
+    return Event("gaussian", settings.noise_multiplier)
+
+
+def histogram(images: ImageSet, classifier: nn.Module, num_public_classes: int, top_k: int) -> np.ndarray:
+    """How many images of each sensitive class vote for each public class: int64 [classes, public classes].
+
+    Each image's votes depend on that image alone: the classifier is in evaluation mode, and every batch has the same
+    shape (the last one is filled up), so that one more image does not select other kernels with other roundings.
+    """
+    counts = np.zeros((len(images.class_names), num_public_classes), np.int64)
+    classifier = classifier.to(default_device()).eval()
+    starts = range(0, len(images.labels), BATCH_SIZE)
+    for start in progress(starts, "query", len(starts)):
+        index = np.arange(start, start + BATCH_SIZE) % len(images.labels)
+        with torch.no_grad():
+            logits = classifier(to_float(images.images[index]).to(default_device())).cpu()
+        labels = images.labels[start : start + BATCH_SIZE]  # [B]
+        chosen = votes(logits[: len(labels)], top_k).numpy()  # [B, k]
+        np.add.at(counts, (labels[:, None], chosen), 1)
+    return counts
+
+
+def votes(logits: Tensor, top_k: int) -> Tensor:
+    """The ``top_k`` distinct classes with the largest logits of each image; NaN is smallest, ties go to the first.
+
+    Shapes: [B, classes] -> int64 [B, top_k].
+    """
+    ranked = torch.where(torch.isnan(logits), -torch.inf, logits)
+    return torch.sort(ranked, dim=1, descending=True, stable=True).indices[:, :top_k]
+
+
+def _check(images: ImageSet, public_classes: Sequence[str], settings: QuerySettings, declared: Declared) -> None:
+    """Raise what cannot be; warn the owner (on standard error) of what is unwise."""
+    if images.class_names != declared.class_names:
+        raise UserError(
+            f"the images have the classes {list(images.class_names)}, declared are {list(declared.class_names)}; "
+            "rerun preprocess."
+        )
+    if settings.top_k > len(public_classes):
+        raise UserError(f"top_k is {settings.top_k}; expected at most the {len(public_classes)} public classes.")
+    if len(images.labels) != declared.num_images:
+        _warn(f"there are {len(images.labels)} images, declared are {declared.num_images}; the declared number counts.")
+    noise, per_class = sqrt(settings.top_k) * settings.noise_multiplier, declared.num_images / len(declared.class_names)
+    if noise > per_class / 8:
+        _warn(f"noise of {noise:.0f} votes on {per_class:.0f} images a class hides much of what the query looks for.")
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def main() -> None:
+    """Parse, read, reserve, run, write; a query that was made before is restored and costs nothing."""
+    parser = cli.parser("query", __doc__, QuerySettings)
+    parser.add_argument("--dataset", required=True, help="name of the sensitive set, for the ledger")
+    parser.add_argument("--images", type=Path, required=True, help="sensitive training images")
+    parser.add_argument("--classifier", type=Path, required=True, help="public classifier")
+    parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--state-dir", type=Path, required=True, help="keys and odometer; outlives results")
+    parser.add_argument("--histogram", type=Path, required=True, help="output: the noisy histogram")
+    args = parser.parse_args()
+    settings = cli.settings_from(QuerySettings, args.settings)
+    declared = cli.settings_from(Declared, args.declared, "--declared")
+    parents = {"classifier": sha256(args.classifier)}
+    facts = {
+        **parents,
+        "dataset": args.dataset,
+        "images": sha256(args.images),
+        "settings": plain(settings),
+        "class_names": list(declared.class_names),
+        "version": VERSION,
+    }
+    label = f"query top_k {settings.top_k} noise_multiplier {settings.noise_multiplier:g}"
+    with Ledger(args.state_dir, args.dataset, declared).open("query", fingerprint(facts), label) as release:
+        if not release.finished:
+            images, weights = ImageSet.read(args.images), Weights.read(args.classifier, "classifier")
+            classifier, names = load_classifier(weights), weights.facts["class_names"]
+            provenance = Provenance("query", VERSION, plain(settings), parents)
+            release.reserve([event_of(settings)])
+            result = run(images, classifier, names, settings, declared, release.key, provenance)
+            release.finish({"query.json": result})
+        release.copy_out({"query.json": args.histogram})
+
+
+if __name__ == "__main__":
+    cli.run(main)

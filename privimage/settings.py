@@ -1,0 +1,237 @@
+"""Every setting of every stage: a frozen dataclass a stage, each field with its meaning, bounds and source.
+
+Defaults are the published ones (Li et al., USENIX Security 2024, and its repository) where the paper has one.
+Nothing here imports torch: the workflow reads this module each time it is parsed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from privimage.setting import REQUIRED, setting
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # what may become a folder of the results
+EDM = "Karras et al. 2022, table 1"
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """How an image becomes a square of the wanted size: constants and per-image rules only."""
+
+    filter: Literal["bilinear", "lanczos", "box"] = setting(
+        "bilinear", "Resampling filter after the centre crop of the short side.", source="official repository"
+    )
+    test_fraction: float = setting(
+        0.2,
+        "Fraction of images that a source without a test split of its own gives up for testing; "
+        "decided image by image from its content.",
+        above=0,
+        below=1,
+    )
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """The semantic query function: a CIFAR-style ResNet trained on the public set (paper, section 4.1)."""
+
+    block: Literal["basic", "bottleneck"] = setting("bottleneck", "Residual block.", source="ResNet-50")
+    blocks_per_level: tuple[int, ...] = setting((3, 4, 6, 3), "Residual blocks at each level.", minimum=1)
+    base_channels: int = setting(64, "Channels of the stem; each level doubles them.", minimum=1)
+    num_epochs: int = setting(60, "Passes over the public training images.", unit="epochs", minimum=1)
+    batch_size: int = setting(8192, "Images a step.", unit="images", minimum=1)
+    learning_rate: float = setting(1e-2, "Initial learning rate of SGD; cosine decay to zero.", above=0)
+    momentum: float = setting(0.9, "Momentum of SGD.", minimum=0, below=1)
+    weight_decay: float = setting(5e-4, "Weight decay of SGD.", minimum=0)
+    horizontal_flip: bool = setting(True, "Mirror half of the training images. Wrong for letters and digits.")
+
+
+@dataclass(frozen=True)
+class QuerySettings:
+    """One noisy look at the sensitive images: which public classes does the classifier see in them?"""
+
+    top_k: int = setting(5, "Public classes that each image votes for; L2 sensitivity is its root.", minimum=1)
+    noise_multiplier: float = setting(
+        20.0,
+        "Standard deviation of the noise over the sensitivity. Keep root(top_k) times it below an eighth of "
+        "the declared images per class.",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """How many public classes each sensitive class receives."""
+
+    classes_per_label: int = setting(
+        5, "Public classes given to each sensitive class; no public class is given twice.", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The diffusion network, DDPM++ in shape (table A.2 of the paper's appendix)."""
+
+    base_channels: int = setting(32, "Channels at full resolution.", minimum=4)
+    channel_multipliers: tuple[int, ...] = setting(
+        (1, 2, 2), "Channels at each level over the base; each level halves the resolution.", minimum=1
+    )
+    num_res_blocks: int = setting(2, "Residual blocks at each level on the way down.", minimum=1)
+    attention_resolutions: tuple[int, ...] = setting(
+        (16,), "Resolutions that get self-attention; the middle always has it.", unit="pixels", minimum=1
+    )
+    sigma_data: float = setting(
+        0.5773502691896258, "Standard deviation assumed of the images in [-1, 1]: root of a third.", above=0
+    )
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Training of the diffusion model on the selected public images."""
+
+    network: NetworkSettings = setting(NetworkSettings(), "The network that every later stage uses.")
+    num_steps: int = setting(125_000, "Optimiser steps.", unit="steps", minimum=1)
+    batch_size: int = setting(2048, "Images a step.", unit="images", minimum=1)
+    learning_rate: float = setting(1e-4, "Learning rate of Adam.", above=0)
+    ema_decay: float = setting(0.999, "Decay of the weights' moving average.", minimum=0, below=1)
+    label_dropout: float = setting(0.1, "Probability of replacing a label by 'none', for guidance.", minimum=0, below=1)
+    P_mean: float = setting(-1.2, "Mean of ln(sigma) in training.", source=EDM)
+    P_std: float = setting(1.2, "Standard deviation of ln(sigma) in training.", above=0, source=EDM)
+    horizontal_flip: bool = setting(True, "Mirror half of the images. Wrong for letters and digits.")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """DP-SGD on the sensitive images. The noise multiplier is not here: it is calibrated from the ledger."""
+
+    sampling_probability: float = setting(
+        1 / 3,
+        "Probability with which each image enters a step (Poisson sampling). A public constant.",
+        above=0,
+        maximum=1,
+    )
+    num_steps: int = setting(150, "DP-SGD steps.", unit="steps", minimum=1)
+    noise_levels_per_image: int = setting(
+        8, "Noise levels drawn for each image and averaged before clipping (K).", unit="copies", minimum=1
+    )
+    clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)
+    learning_rate: float = setting(3e-4, "Learning rate of Adam.", above=0)
+    ema_decay: float = setting(0.999, "Decay of the weights' moving average.", minimum=0, below=1)
+    label_dropout: float = setting(0.1, "Probability of replacing a label by 'none', for guidance.", minimum=0, below=1)
+    P_mean: float = setting(-1.2, "Mean of ln(sigma) in training.", source=EDM)
+    P_std: float = setting(1.2, "Standard deviation of ln(sigma) in training.", above=0, source=EDM)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Synthetic images drawn from the private model."""
+
+    num_images: int = setting(50_000, "Images to draw, spread evenly over the classes.", minimum=1)
+    sampler: Literal["heun", "ddim"] = setting("heun", "Solver of the probability-flow equation.", source=EDM)
+    num_steps: int = setting(18, "Noise levels of the solver's grid.", unit="steps", minimum=2)
+    guidance_scale: float = setting(0.0, "Classifier-free guidance; 0 is none.", minimum=0)
+    sigma_min: float = setting(0.002, "Smallest noise level.", above=0, source=EDM)
+    sigma_max: float = setting(80.0, "Largest noise level.", above=0, source=EDM)
+    rho: float = setting(7.0, "Curvature of the grid of noise levels.", above=0, source=EDM)
+    batch_size: int = setting(500, "Images drawn at once; part of the result, since it orders the noise.", minimum=1)
+
+
+@dataclass(frozen=True)
+class FidSettings:
+    """The Frechet distance between synthetic and real images. Evaluation, not private."""
+
+    feature_network: Literal["classifier", "inception"] = setting(
+        "classifier", "The run's own public classifier, or clean-fid's Inception from a local file."
+    )
+    inception_path: str | None = setting(
+        None, "Inception as TorchScript (inception-2015-12-05.pt), checked by SHA-256."
+    )
+    reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
+
+
+@dataclass(frozen=True)
+class AccuracySettings:
+    """Classifiers trained on synthetic images, tested on real ones; the last epoch counts. Not private."""
+
+    classifiers: tuple[Literal["logistic", "mlp", "cnn"], ...] = setting(
+        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="paper, section 6.1"
+    )
+    cnn_base_channels: int = setting(64, "Channels of the CNN (a ResNet-9).", minimum=1)
+    cnn_num_epochs: int = setting(50, "Epochs of the CNN.", unit="epochs", minimum=1)
+    cnn_batch_size: int = setting(512, "Images a step of the CNN.", unit="images", minimum=1)
+    cnn_learning_rate: float = setting(0.1, "Initial learning rate of the CNN's SGD; cosine decay.", above=0)
+    horizontal_flip: bool = setting(True, "Mirror half of the CNN's images. Wrong for letters and digits.")
+
+
+@dataclass(frozen=True)
+class Public:
+    """A row of the table of public sets: fixes resolution, channels and the semantic query function."""
+
+    source: Literal["glyphs", "folder"] = setting(REQUIRED, "Reader of the images.")
+    path: str | None = setting(None, "Folder of the images, for sources that are on disk.")
+    resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
+    channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
+    num_classes: int = setting(REQUIRED, "Public classes.", minimum=2)
+    images_per_class: int | None = setting(
+        None, "Images to draw of each class, for sources that are drawn.", minimum=10
+    )
+    preprocess: PreprocessSettings = setting(PreprocessSettings(), "Overrides of `preprocess`.")
+    classifier: ClassifierSettings = setting(ClassifierSettings(), "Overrides of `classifier`.")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A row of the table of sensitive sets: declared public constants, and what differs from the defaults."""
+
+    source: Literal["digits", "folder"] = setting(REQUIRED, "Reader of the images.")
+    path: str | None = setting(None, "Folder of the images, for sources that are on disk.")
+    public: str = setting(REQUIRED, "Row of `publics`: the public set, which fixes resolution and channels.")
+    num_images: int = setting(REQUIRED, "Training images, declared: a public constant.", unit="images", minimum=1)
+    class_names: tuple[str, ...] = setting(REQUIRED, "Classes, declared: public constants. One name: unconditional.")
+    delta: float = setting(REQUIRED, "Delta of the guarantee; well below 1 / num_images.", above=0, below=1)
+    images_per_unit: int = setting(1, "Images that one person may have in the set, for a second epsilon.", minimum=1)
+    budget: float | None = setting(None, "Epsilon that everything drawn from this set may cost together.", above=0)
+    reproducible_noise: bool = setting(False, "For tests only: noise from the seed. Voids the guarantee, and says so.")
+    preprocess: PreprocessSettings = setting(PreprocessSettings(), "Overrides of `preprocess`.")
+    select: SelectSettings = setting(SelectSettings(), "Overrides of `select`.")
+    pretrain: PretrainSettings = setting(PretrainSettings(), "Overrides of `pretrain`.")
+    finetune: FinetuneSettings = setting(FinetuneSettings(), "Overrides of `finetune`.")
+    sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
+    fid: FidSettings = setting(FidSettings(), "Overrides of `fid`.")
+    accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a private stage is told of a sensitive set: public constants, never measured on the data."""
+
+    num_images: int = setting(REQUIRED, "Declared training images.", minimum=1)
+    class_names: tuple[str, ...] = setting(REQUIRED, "Declared classes.")
+    delta: float = setting(REQUIRED, "Delta of the guarantee.", above=0, below=1)
+    images_per_unit: int = setting(1, "Images that one person may have.", minimum=1)
+    budget: float | None = setting(None, "Epsilon that everything drawn from the set may cost together.", above=0)
+    reproducible_noise: bool = setting(False, "For tests only: voids the guarantee.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images of one row come from and what they become: the input of `preprocess`."""
+
+    source: str = setting(REQUIRED, "Reader of the images.")
+    path: str | None = setting(None, "Folder of the images.")
+    resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
+    channels: int = setting(REQUIRED, "1 for grey, 3 for RGB.")
+    num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
+    images_per_class: int | None = setting(None, "Images to draw of each class.")
+    filter: str = setting("bilinear", "Resampling filter.")
+    test_fraction: float = setting(0.2, "Fraction for testing where the source has no split.", above=0, below=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to run: names of rows, and numbers. Every combination is run."""
+
+    datasets: tuple[str, ...] = setting(REQUIRED, "Rows of `datasets`.")
+    methods: tuple[str, ...] = setting(REQUIRED, "Rows of `methods`.")
+    epsilons: tuple[float, ...] = setting(REQUIRED, "Privacy budgets; each is a release of its own.", above=0)
+    seeds: tuple[int, ...] = setting((0,), "Seeds of initialisation and sampling; never of privacy noise.", minimum=0)

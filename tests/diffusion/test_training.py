@@ -1,0 +1,65 @@
+"""Pretraining learns, is decided by its seed, and resumes to the same weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from privimage.checkpoints import Checkpoint
+from privimage.diffusion import training
+from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
+from privimage.settings import NetworkSettings, PretrainSettings
+
+SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+SETTINGS = PretrainSettings(network=SMALL, num_steps=6, batch_size=8, learning_rate=1e-2, ema_decay=0.9)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (20, 8, 8, 1), np.uint8)), torch.from_numpy(rng.integers(0, 2, 20))
+
+
+def run(data, folder, settings=SETTINGS, seed=0):
+    model = new_denoiser(SMALL, 8, 1, 2, seed)
+    return training.train(model, *data, settings, seed, Checkpoint(folder, "x")).state_dict()
+
+
+def test_same_seed_same_weights_another_seed_others(data, tmp_path):
+    a, b, c = run(data, tmp_path / "a"), run(data, tmp_path / "b"), run(data, tmp_path / "c", seed=1)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
+    whole = run(data, tmp_path / "whole")
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    steps, real = [], training._draw
+
+    def dies(*args):
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(training, "_draw", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "broken")
+    resumed = run(data, tmp_path / "broken")
+    assert len(steps) == 4 + 3  # three steps were done, the fourth died, three were left
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    images = torch.zeros(16, 8, 8, 1, dtype=torch.uint8)
+    images[:, 2:6] = 255
+    labels = torch.zeros(16, dtype=torch.int64)
+    settings = PretrainSettings(network=SMALL, num_steps=60, batch_size=16, learning_rate=1e-2, ema_decay=0.5)
+    model = new_denoiser(SMALL, 8, 1, 2, seed=0)
+    batch = draw_noise(
+        to_float(images), labels, levels=4, P_mean=-1.2, P_std=1.2, label_dropout=0, no_label=2,
+        generator=torch.Generator().manual_seed(9),
+    )  # fmt: skip
+    before = per_image_loss(model, batch).mean().item()
+    trained = training.train(model, images, labels, settings, 0, Checkpoint(tmp_path, "x"))
+    assert per_image_loss(trained, batch).mean().item() < 0.5 * before

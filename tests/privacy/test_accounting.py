@@ -1,0 +1,301 @@
+"""Epsilon against closed forms, published numbers and independent accountants; calibration against recomputing."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from privimage.artifacts import PrivacyStatement, Provenance
+from privimage.errors import UserError
+from privimage.privacy import accounting
+from privimage.privacy.accounting import accountants, calibrate, epsilon, statement, together
+from privimage.privacy.event import Event
+from privimage.settings import Declared
+
+DECLARED = Declared(num_images=1437, class_names=("a", "b"), delta=1e-4)
+
+
+def query(noise_multiplier: float) -> Event:
+    return Event("gaussian", noise_multiplier)
+
+
+def dp_sgd(noise_multiplier: float, q: float, steps: int) -> Event:
+    return Event("poisson_gaussian", noise_multiplier, q, steps)
+
+
+CIFAR = {1: dp_sgd(16.637, 1 / 3, 150), 5: dp_sgd(4.034, 1 / 3, 150), 10: dp_sgd(2.331, 1 / 3, 150)}
+
+
+def exact_gaussian(multiplier: float, delta: float, distance: float = 1.0) -> float:
+    """Epsilon of one Gaussian mechanism in closed form (Balle & Wang 2018, theorem 8)."""
+    s = multiplier / distance
+
+    def excess(eps: float) -> float:
+        below = norm.logcdf(-0.5 / s - eps * s)
+        return norm.cdf(0.5 / s - eps * s) - math.exp(eps + below) - delta
+
+    return 0.0 if excess(0) <= 0 else brentq(excess, 0, 200, xtol=1e-12)
+
+
+def test_the_module_opens_with_numbers_that_hold() -> None:
+    result = doctest.testmod(accounting)
+    assert result.attempted >= 4 and result.failed == 0
+
+
+@pytest.mark.parametrize("multiplier", [3, 5, 10, 20, 50, 484.48, 5300])
+@pytest.mark.parametrize("delta", [1e-4, 1e-5, 1e-6])
+def test_a_query_costs_what_the_closed_form_says(multiplier, delta) -> None:
+    got, exact = epsilon([query(multiplier)], delta), exact_gaussian(multiplier, delta)
+    assert exact - 1e-9 <= got <= exact + 2e-5
+
+
+@pytest.mark.parametrize("multiplier, expected", [(484.48, 0.00678), (50, 0.0858), (5300, 0.00037)])
+def test_replacing_an_image_moves_the_query_by_root_two_not_by_two(multiplier, expected) -> None:
+    got = epsilon([query(multiplier)], 1e-5, relation="replace_one")
+    assert got == pytest.approx(expected, abs=2e-5)
+    assert got == pytest.approx(exact_gaussian(multiplier, 1e-5, math.sqrt(2)), abs=2e-5)
+
+
+@pytest.mark.parametrize("steps, multiplier", [(1, 5.0), (30, 5.0), (100, 40.0)])
+def test_full_batches_are_one_gaussian_of_less_noise(steps, multiplier) -> None:
+    exact = exact_gaussian(multiplier / math.sqrt(steps), 1e-5)
+    assert epsilon([dp_sgd(multiplier, 1.0, steps)], 1e-5) == pytest.approx(exact, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "sold_as, before, expected",
+    [(1, None, 0.9140), (1, 484.48, 0.9141), (1, 50, 0.9173), (1, 10, 0.9931)]
+    + [(5, None, 4.6098), (5, 50, 4.6107), (5, 10, 4.6336)],
+)
+def test_published_settings_cost_less_than_they_were_sold_for(sold_as, before, expected) -> None:
+    events = ([query(before)] if before else []) + [CIFAR[sold_as]]
+    assert epsilon(events, 1e-5) == pytest.approx(expected, abs=6e-4)  # noise multipliers have 5 digits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before, expected", [(None, 9.2013), (50, 9.2020), (10, 9.2168)])
+def test_published_setting_sold_as_ten(before, expected) -> None:
+    events = ([query(before)] if before else []) + [CIFAR[10]]
+    assert epsilon(events, 1e-5) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("sold_as, expected, slack", [(1, 1.951, 1e-3), (5, 10.066, 1e-3), (10, 19.934, 5e-3)])
+def test_replacing_an_image_about_doubles_dp_sgd(sold_as, expected, slack) -> None:
+    assert epsilon([CIFAR[sold_as]], 1e-5, relation="replace_one") == pytest.approx(expected, abs=slack)
+
+
+@pytest.mark.parametrize("target, expected", [(1, 15.34), (5, 3.774), (10, 2.191)])
+def test_calibration_of_the_published_setting(target, expected) -> None:
+    got = calibrate([], sampling_probability=1 / 3, num_steps=150, epsilon=target, delta=1e-5)
+    assert got == pytest.approx(expected, abs=5e-3)
+    assert target - 1e-3 <= epsilon([dp_sgd(got, 1 / 3, 150)], 1e-5) <= target
+
+
+@pytest.mark.parametrize(
+    "target, q, steps, before, expected",
+    [(1, 0.28, 80, None, 8.115), (1, 0.28, 80, 20, 8.216), (1, 0.28, 80, 10, 8.547), (1, 0.28, 80, 5, 10.458)]
+    + [(1, 0.5, 45, 10, 11.384), (10, 0.5, 45, 10, 1.672)],
+)
+def test_calibration_after_a_query(target, q, steps, before, expected) -> None:
+    events = [query(before)] if before else []
+    got = calibrate(events, sampling_probability=q, num_steps=steps, epsilon=target, delta=1e-4)
+    assert got == pytest.approx(expected, rel=1.2e-3)
+    assert target - 1e-3 <= epsilon([*events, dp_sgd(got, q, steps)], 1e-4) <= target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "q, steps, delta, target, expected",
+    [
+        (1 / 9, 450, 1e-6, 1, 10.063),
+        (1 / 9, 450, 1e-6, 10, 1.493),
+        (1 / 20, 1000, 1e-6, 5, 1.745),
+        (1 / 25, 12500, 1e-5, 1, 16.717),
+        (1 / 25, 12500, 1e-5, 10, 2.350),
+        (1 / 80, 24000, 1e-6, 5, 2.031),
+        (1 / 13, 1950, 1e-5, 10, 1.852),
+        (1 / 40, 4000, 1e-6, 1, 6.758),
+    ],
+)
+def test_calibration_of_other_published_settings(q, steps, delta, target, expected) -> None:
+    got = calibrate([], sampling_probability=q, num_steps=steps, epsilon=target, delta=delta)
+    assert got == pytest.approx(expected, rel=1.5e-3)
+    assert target - 1e-3 <= epsilon([dp_sgd(got, q, steps)], delta) <= target
+
+
+@pytest.mark.parametrize("q, steps, target", [(1, 30, 0.1), (0.9, 1, 1), (0.01, 2000, 0.3)])
+def test_calibration_far_from_the_published_settings(q, steps, target) -> None:
+    got = calibrate([query(100)], sampling_probability=q, num_steps=steps, epsilon=target, delta=1e-5)
+    assert target - 1e-3 <= epsilon([query(100), dp_sgd(got, q, steps)], 1e-5) <= target
+
+
+def test_a_budget_that_the_query_alone_exceeds_is_refused_with_the_numbers() -> None:
+    with pytest.raises(UserError, match=r"epsilon 1 at delta 0.0001 .*costs 1.07\. .*\(now 3\)"):
+        calibrate([query(3)], sampling_probability=0.28, num_steps=80, epsilon=1, delta=1e-4)
+
+
+def test_a_budget_that_needs_no_noise_is_refused() -> None:
+    with pytest.raises(UserError, match="almost no noise"):
+        calibrate([], sampling_probability=1e-6, num_steps=1, epsilon=1, delta=1e-4)
+
+
+AGREEMENT = [
+    [query(484.48), dp_sgd(15.341, 1 / 3, 150)],
+    [query(20), dp_sgd(3.777, 1 / 3, 150)],
+    [query(10), dp_sgd(8.547, 0.28, 80)],
+    [dp_sgd(10.063, 1 / 9, 450)],
+    [dp_sgd(0.6, 0.01, 300)],
+    [query(2)],
+]
+
+
+@pytest.mark.parametrize("events", AGREEMENT, ids=lambda events: "+".join(e.mechanism for e in events))
+def test_independent_accountants_agree_and_rdp_is_looser(events) -> None:
+    pld, prv, rdp = accountants(events, 1e-5)
+    assert (pld.name, prv.name, rdp.name) == ("PLD (dp-accounting)", "PRV (Opacus)", "RDP (Opacus)")
+    assert pld.value == epsilon(events, 1e-5)
+    assert -1e-4 <= prv.value - pld.value <= 0.0125  # PRV adds an error bound of 0.01 and of delta / 1000
+    assert rdp.value > pld.value
+
+
+GRID = [(2.0, 0.02, 20), (3.0, 0.2, 40), (8.0, 0.5, 40)]
+
+
+@pytest.mark.parametrize("multiplier, q, steps", GRID)
+def test_more_noise_fewer_samples_fewer_steps_larger_delta_cost_less(multiplier, q, steps) -> None:
+    base = epsilon([dp_sgd(multiplier, q, steps)], 1e-5)
+    assert epsilon([dp_sgd(multiplier * 1.1, q, steps)], 1e-5) < base
+    assert epsilon([dp_sgd(multiplier, q * 0.9, steps)], 1e-5) < base
+    assert epsilon([dp_sgd(multiplier, q, steps - 2)], 1e-5) < base
+    assert epsilon([dp_sgd(multiplier, q, steps)], 1e-4) < base
+    assert epsilon([query(10), dp_sgd(multiplier, q, steps)], 1e-5) > base
+    assert epsilon([dp_sgd(multiplier, q, steps)], 1e-5, relation="replace_one") > base
+
+
+def test_order_does_not_matter() -> None:
+    events = [query(10), dp_sgd(5, 0.1, 50), query(20)]
+    values = [epsilon(list(order), 1e-5) for order in itertools.permutations(events)]
+    assert max(values) - min(values) < 1e-6
+
+
+def test_nothing_costs_nothing() -> None:
+    assert epsilon([], 1e-5) == 0.0
+
+
+@pytest.mark.parametrize("images, expected", [(2, 2.2), (3, 3.6), (5, 6.6)])
+def test_a_person_with_several_images(images, expected) -> None:
+    got = epsilon([query(10), dp_sgd(8.547, 0.28, 80)], 1e-4, images_per_unit=images)
+    assert got == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images, expected", [(2, 25), (3, 45), (5, 97), (10, 302)])
+def test_a_person_with_several_images_at_epsilon_ten(images, expected) -> None:
+    got = epsilon([query(10), dp_sgd(1.344, 0.28, 80)], 1e-4, images_per_unit=images)
+    assert got == pytest.approx(expected, abs=0.6)
+
+
+def test_a_person_with_several_images_meets_the_query_with_all_of_them() -> None:
+    got = epsilon([query(10)], 1e-5, images_per_unit=4)
+    assert got == pytest.approx(exact_gaussian(10, 1e-5, distance=4), abs=1e-4)
+
+
+def test_a_person_with_one_image_is_an_image() -> None:
+    """The mixture with one image is the ordinary pair; the two code paths must meet."""
+    import numpy as np
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    step = pld.from_mixture_gaussian_mechanism(3.0, np.array([0.0, 1.0]), np.array([0.8, 0.2]), value_discretization_interval=1e-3)
+    mixed = step.self_compose(20).get_epsilon_for_delta(1e-5)
+    assert epsilon([dp_sgd(3.0, 0.2, 20)], 1e-5) == pytest.approx(mixed, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        query(0),
+        query(-1),
+        query(math.nan),
+        query(math.inf),
+        dp_sgd(1, 0, 10),
+        dp_sgd(1, 1.5, 10),
+        dp_sgd(1, 0.5, 0),
+        Event("gaussian", 1, 0.5, 1),
+        Event("gaussian", 1, 1, 2),
+        Event("laplace", 1.0),
+    ],
+)
+def test_what_is_no_mechanism_is_refused(event) -> None:
+    with pytest.raises(UserError, match="no mechanism that can be accounted for"):
+        epsilon([event], 1e-5)
+
+
+@pytest.mark.parametrize("delta", [0, 1, -1e-5, 1e-13, math.nan])
+def test_a_delta_out_of_range_is_refused(delta) -> None:
+    with pytest.raises(UserError, match="delta"):
+        epsilon([query(10)], delta)
+
+
+def test_relations_that_are_not_computed_are_refused() -> None:
+    for wrong in ({"relation": "replace_one", "images_per_unit": 2}, {"relation": "other"}, {"images_per_unit": 0}):
+        with pytest.raises(UserError, match="epsilon was asked under"):
+            epsilon([query(10)], 1e-5, **wrong)
+
+
+def stated(declared: Declared = DECLARED, events=(query(10), dp_sgd(8.6, 0.28, 80)), **parents: str) -> PrivacyStatement:
+    return statement(list(events), declared, 1.0, Provenance("finetune", 1, {}, parents))
+
+
+def test_a_statement_says_every_number_and_survives_its_file(tmp_path) -> None:
+    made = stated()
+    assert made.epsilon == epsilon(made.events, 1e-4) <= made.target_epsilon
+    assert made.epsilon_replace_one == epsilon(made.events, 1e-4, relation="replace_one")
+    assert made.epsilon_per_unit == made.epsilon and made.images_per_unit == 1
+    assert made.neighboring_relation == "add_or_remove_one" and made.private
+    assert [a.name for a in made.accountants][0] == "PLD (dp-accounting)" and made.accountants[0].value == made.epsilon
+    made.write(tmp_path / "privacy.json")
+    assert PrivacyStatement.read(tmp_path / "privacy.json") == made
+
+
+def test_a_statement_for_persons_costs_more_and_says_whom_it_covers() -> None:
+    made = stated(replace(DECLARED, images_per_unit=2))
+    assert made.epsilon_per_unit > 2 * made.epsilon
+    assert any("up to 2 images" in sentence for sentence in made.not_covered)
+
+
+def test_reproducible_noise_is_stamped_first() -> None:
+    made = stated(replace(DECLARED, reproducible_noise=True))
+    assert not made.private and made.not_covered[0].startswith("NOT PRIVATE")
+
+
+def test_an_accountant_that_fails_is_named_not_replaced(monkeypatch) -> None:
+    from opacus.accountants import PRVAccountant
+
+    def fail(self, delta):
+        raise RuntimeError("Discrete mean differs significantly from continuous mean.")
+
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", fail)
+    made = stated()
+    assert [a.name for a in made.accountants] == ["PLD (dp-accounting)", "RDP (Opacus)"]
+    assert any("PRV (Opacus) could not" in sentence for sentence in made.not_covered)
+
+
+def test_releases_together_count_a_shared_query_once() -> None:
+    a, b = stated(query="same"), stated(query="same")
+    other, scratch = stated(query="other"), stated(events=(dp_sgd(8.1, 0.28, 80),))
+    mechanisms = [event.mechanism for event in together([a, b, other, scratch])]
+    assert mechanisms.count("gaussian") == 2 and mechanisms.count("poisson_gaussian") == 4
+    assert together([a]) == a.events and together([]) == []
+
+
+@pytest.mark.slow
+def test_epsilon_one_and_ten_that_share_a_query_cost_ten_point_one() -> None:
+    first = stated(events=(query(10), dp_sgd(8.547, 0.28, 80)), query="same")
+    second = stated(events=(query(10), dp_sgd(1.344, 0.28, 80)), query="same")
+    assert epsilon(together([first, second]), 1e-4) == pytest.approx(10.10, abs=0.01)

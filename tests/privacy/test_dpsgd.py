@@ -1,0 +1,190 @@
+"""One DP-SGD step against independent references: single images, Opacus, the definition of its sensitivity."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss
+from privimage.errors import UserError
+from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
+from privimage.privacy.randomness import SecretKey
+from privimage.settings import NetworkSettings
+
+SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+KEY = SecretKey.from_seed(0)
+
+
+def model_of(seed=0, dtype=torch.float64):
+    model = new_denoiser(SMALL, 8, 1, 3, seed).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=dtype))
+    return model
+
+
+def batch_of(num, levels, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = (
+        torch.rand(num, 1, 8, 8, generator=generator) * 2 - 1,
+        torch.randint(3, (num,), generator=generator),
+    )
+    batch = draw_noise(
+        images, labels, levels=levels, P_mean=-1.2, P_std=1.2, label_dropout=0.3, no_label=3, generator=generator
+    )
+    return NoisyBatch(*(t.to(dtype) if t.is_floating_point() else t for t in batch))
+
+
+def summed(model, batch, *, clip_norm=1.0, microbatch_size=100):
+    copies = batch.sigma.shape[1]
+    total, _ = clipped_gradient_sum(
+        model, per_image_loss, batch, copies=copies, clip_norm=clip_norm, microbatch_size=microbatch_size
+    )
+    return torch.cat([g.flatten() for g in total.values()])
+
+
+def single(model, batch, i):
+    """The gradient of image i alone, by plain autograd."""
+    model.zero_grad()
+    per_image_loss(model, NoisyBatch(*(t[i : i + 1] for t in batch))).sum().backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_sum_equals_clipping_image_by_image(levels):
+    model, batch = model_of(), batch_of(5, levels)
+    norms = [single(model, batch, i).norm() for i in range(5)]
+    bound = sorted(norms)[2].item()  # clips some images and not others
+    expected = sum(single(model, batch, i) * min(1.0, bound * (1 - 1e-4) / norms[i]) for i in range(5))
+    torch.testing.assert_close(summed(model, batch, clip_norm=bound), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_sum_equals_opacus(levels):
+    """Opacus' per-sample gradients of the noisy copies, averaged over an image's copies, then clipped."""
+    from opacus import GradSampleModule
+
+    model, batch = model_of(), batch_of(4, levels)
+    wrapped = GradSampleModule(model_of(), loss_reduction="sum")
+    per_image_loss(Shim(wrapped), batch).sum().backward()
+    rows = torch.cat([p.grad_sample.flatten(1) for p in wrapped.parameters()], dim=1)  # [B*K, P]
+    rows = rows.unflatten(0, (4, levels)).sum(1)  # the loss holds the 1/K
+    bound = rows.norm(dim=1).median().item()
+    weights = (bound * (1 - 1e-4) / rows.norm(dim=1)).clamp(max=1)
+    torch.testing.assert_close(summed(model, batch, clip_norm=bound), weights @ rows, rtol=1e-8, atol=1e-10)
+
+
+class Shim:
+    """The wrapped denoiser with its settings, which Opacus hides."""
+
+    def __init__(self, wrapped):
+        self.wrapped, self.settings = wrapped, SMALL
+
+    def __call__(self, *args):
+        return self.wrapped(*args)
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 3, 7])
+def test_microbatches_do_not_change_the_sum(microbatch_size):
+    model, batch = model_of(), batch_of(7, 2)
+    torch.testing.assert_close(
+        summed(model, batch, microbatch_size=microbatch_size), summed(model, batch), rtol=1e-10, atol=1e-12
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    num=st.integers(0, 5),
+    levels=st.sampled_from([1, 4]),
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from([1e-3, 1.0, 1e4, float("nan"), float("inf")]),
+    microbatch_size=st.integers(1, 6),
+)
+def test_one_more_image_moves_the_sum_by_at_most_the_bound(num, levels, seed, scale, microbatch_size):
+    model, batch = model_of(seed, torch.float32), batch_of(num + 1, levels, seed, torch.float32)
+    batch.images[-1] *= scale
+    fewer = NoisyBatch(*(t[:-1] for t in batch))
+    with_image = summed(model, batch, clip_norm=0.5, microbatch_size=microbatch_size).double()
+    without = summed(model, fewer, clip_norm=0.5, microbatch_size=microbatch_size).double()
+    assert torch.isfinite(with_image).all()
+    assert (with_image - without).norm().item() <= 0.5
+
+
+def test_an_image_that_is_not_finite_adds_nothing():
+    model, batch = model_of(), batch_of(4, 2)
+    good = summed(model, NoisyBatch(*(t[:3] for t in batch)))
+    batch.images[3, 0, 2, 2] = float("nan")
+    torch.testing.assert_close(summed(model, batch), good, rtol=1e-10, atol=1e-12)
+
+
+def test_an_empty_batch_sums_to_zero():
+    batch = NoisyBatch(*(t[:0] for t in batch_of(1, 2)))
+    assert summed(model_of(), batch).abs().max() == 0
+
+
+def test_a_parameter_outside_the_loss_is_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match="`1.weight` got no gradient"):
+        clipped_gradient_sum(
+            model,
+            lambda m, batch: m[0](batch[0]).sum(1),
+            Pair(torch.ones(2, 2)),
+            copies=1,
+            clip_norm=1,
+            microbatch_size=9,
+        )
+
+
+class Pair(tuple):
+    """A batch of one tensor."""
+
+    def __new__(cls, *tensors):
+        return super().__new__(cls, tensors)
+
+
+def noise_of(step, noise_multiplier=2.0, clip_norm=0.5, expected=10.0):
+    zero = {"a": torch.zeros(300, 300), "b": torch.zeros(40_000)}
+    return noisy_mean(
+        zero, noise_multiplier=noise_multiplier, clip_norm=clip_norm, expected_batch_size=expected, key=KEY, step=step
+    )
+
+
+def test_noise_has_the_declared_size_on_every_tensor():
+    for tensor in noise_of(0).values():
+        n = tensor.numel()
+        z = (tensor.double().square().sum().item() / (2.0 * 0.5 / 10) ** 2 - n) / math.sqrt(2 * n)
+        assert abs(z) < 4.5
+        assert abs(tensor.mean().item()) < 4.5 * 0.1 / math.sqrt(n)
+
+
+def test_noise_differs_between_steps_and_tensors_and_repeats_on_replay():
+    first, second = noise_of(0), noise_of(1)
+    rows = [first["a"].flatten()[:40_000], first["b"], second["a"].flatten()[:40_000], second["b"]]
+    correlation = torch.corrcoef(torch.stack(rows).double()) - torch.eye(4)
+    assert correlation.abs().max() < 4.5 / math.sqrt(40_000)
+    assert torch.equal(noise_of(0)["a"], first["a"])
+
+
+def test_the_divisor_is_the_declared_batch_size():
+    total = {"a": torch.ones(3)}
+    out = noisy_mean(total, noise_multiplier=1e-9, clip_norm=1.0, expected_batch_size=8.0, key=KEY, step=0)
+    torch.testing.assert_close(out["a"], torch.full((3,), 1 / 8), rtol=1e-6, atol=0)
+
+
+def test_poisson_sampling_has_the_declared_marginals_pairs_and_sizes():
+    q, num, steps = 0.3, 60, 4000
+    inside = np.zeros((steps, num))
+    for step in range(steps):
+        inside[step, poisson_sample(num, q, KEY, step)] = 1
+    z = (inside.mean(0) - q) / math.sqrt(q * (1 - q) / steps)
+    assert np.abs(z).max() < 4.5
+    pairs = (inside.T @ inside / steps)[np.triu_indices(num, 1)]
+    z = (pairs - q**2) / math.sqrt(q**2 * (1 - q**2) / steps)
+    assert np.abs(z).max() < 5.2
+    sizes = inside.sum(1)
+    assert sizes.var() == pytest.approx(num * q * (1 - q), rel=0.12)  # a fixed size would have none

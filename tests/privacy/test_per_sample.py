@@ -1,0 +1,110 @@
+"""Per-image gradients of every supported layer against autograd on single images, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from privimage.errors import UserError
+from privimage.privacy.per_sample.capture import per_image_gradients
+
+
+def reference(model, x, copies):
+    """Gradients by running each image's copies alone."""
+    rows = []
+    for part in x.split(copies):
+        model.zero_grad()
+        model(part).square().sum().backward()
+        rows.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+CASES = {
+    "linear": (lambda: nn.Linear(5, 3), lambda n, g: torch.randn(n, 5, generator=g)),
+    "linear without bias": (lambda: nn.Linear(5, 3, bias=False), lambda n, g: torch.randn(n, 5, generator=g)),
+    "linear over positions": (lambda: nn.Linear(5, 3), lambda n, g: torch.randn(n, 4, 5, generator=g)),
+    "conv 3x3": (lambda: nn.Conv2d(2, 3, 3, padding=1), lambda n, g: torch.randn(n, 2, 6, 6, generator=g)),
+    "conv 1x1": (lambda: nn.Conv2d(2, 3, 1), lambda n, g: torch.randn(n, 2, 6, 6, generator=g)),
+    "conv stride 2": (
+        lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1),
+        lambda n, g: torch.randn(n, 2, 6, 6, generator=g),
+    ),
+    "group norm": (lambda: nn.GroupNorm(2, 4), lambda n, g: torch.randn(n, 4, 3, 3, generator=g)),
+    "embedding": (lambda: nn.Embedding(4, 3), lambda n, g: torch.randint(4, (n,), generator=g)),
+    "stack": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Flatten(), nn.Linear(64, 2)),
+        lambda n, g: torch.randn(n, 1, 6, 6, generator=g),
+    ),
+}
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_those_of_single_images(case, copies):
+    make, draw = CASES[case]
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = make().double()
+    x = draw(3 * copies, generator)
+    x = x.double() if x.is_floating_point() else x
+    expected = reference(model, x, copies)
+    with per_image_gradients(model, copies) as found:
+        model(x).square().sum().backward()
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+
+
+def test_the_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model[0].weight.requires_grad_(False)
+    with per_image_gradients(model, 1):
+        model(torch.randn(3, 2)).sum().backward()
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(self.layer(x))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.b.weight = self.a.weight
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(nn.BatchNorm1d(2)), "`0`.*BatchNorm1d"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), "`0`.*plain convolutions"),
+        (nn.Sequential(Bare()), "`0`.*Bare"),
+        (Tied(), "share a parameter"),
+    ],
+)
+def test_layers_without_a_rule_are_refused_by_name(model, words):
+    with pytest.raises(UserError, match=words), per_image_gradients(model, 1):
+        pass
+
+
+def test_a_layer_used_twice_is_refused_by_name():
+    model = Twice()
+    with pytest.raises(UserError, match="`layer` is used twice"), per_image_gradients(model, 1):
+        model(torch.randn(2, 2))

@@ -1,0 +1,232 @@
+"""Fine-tuning: decided by its key, unchanged by microbatches, resumed without a step too many, and charged once."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from privimage import finetune
+from privimage.artifacts import Curve, ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights
+from privimage.checkpoints import flatten
+from privimage.diffusion.denoiser import new_denoiser
+from privimage.errors import UserError
+from privimage.privacy.event import Event
+from privimage.privacy.ledger import Ledger
+from privimage.privacy.randomness import SecretKey
+from privimage.settings import Declared, FinetuneSettings, NetworkSettings
+
+SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+SETTINGS = FinetuneSettings(sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2)
+DECLARED = Declared(num_images=24, class_names=("x", "y"), delta=1e-3)
+NAMES = ("x", "y")
+
+
+def images(num=24):
+    rng = np.random.default_rng(0)
+    return ImageSet(rng.integers(0, 256, (num, 8, 8, 1), np.uint8), np.arange(num) % 2, NAMES, "test")
+
+
+def model():
+    return new_denoiser(SMALL, 8, 1, 2, seed=0)
+
+
+def mechanism(key=None, microbatch_size=64, settings=SETTINGS, num_images=24):
+    return finetune.Mechanism(settings, 1.0, num_images, key or SecretKey.from_seed(0), microbatch_size)
+
+
+def weights(made):
+    return torch.cat([p.flatten() for p in made.state_dict().values()])
+
+
+def test_the_key_decides_the_weights():
+    a, b, c = (finetune.run(model(), images(), mechanism(SecretKey.from_seed(s)))[0] for s in (0, 0, 1))
+    assert torch.equal(weights(a), weights(b))
+    assert not torch.equal(weights(a), weights(c))
+
+
+def test_microbatches_do_not_change_the_result():
+    a, b = (finetune.run(model(), images(), mechanism(microbatch_size=size))[0] for size in (64, 3))
+    torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-4)
+
+
+def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one():
+    """With plain gradients in place of Adam's, halving the declared number doubles the update."""
+    moved = []
+    for num_images in (24, 12):
+        made = model()
+        before = weights(made).clone()
+        optimizer = torch.optim.SGD(made.parameters(), lr=1.0)
+        data = images()
+        finetune._step(
+            made,
+            optimizer,
+            torch.from_numpy(data.images),
+            torch.from_numpy(data.labels),
+            mechanism(num_images=num_images),
+            0,
+        )
+        moved.append(weights(made) - before)
+    torch.testing.assert_close(2 * moved[0], moved[1], rtol=1e-3, atol=1e-6)
+
+
+def test_one_more_image_moves_no_other_image_s_draw():
+    data = images()
+    pixels, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    few, many = (
+        finetune.draw_batch(pixels, labels, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
+        for index in ([4, 9], [4, 7, 9])
+    )
+    for before, after in zip(few, many):
+        assert torch.equal(before, after[[0, 2]])
+
+
+def test_steps_with_no_image_are_noise_and_count():
+    settings = FinetuneSettings(sampling_probability=1e-6, num_steps=3, noise_levels_per_image=2)
+    made, _, curve = finetune.run(model(), images(), mechanism(settings=settings))
+    assert [row[2] for row in curve.rows] == [0, 0, 0]
+    assert not torch.equal(weights(made), weights(model()))
+
+
+class Killed(BaseException):
+    pass
+
+
+def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=None):
+    """One start of a release in the folder, killed before step ``stop``; returned are the weights if it ended."""
+    real = finetune._step
+
+    def step(*args):
+        if args[-1] == stop:
+            raise Killed
+        executed.append(args[-1])
+        return real(*args)
+
+    monkeypatch.setattr(finetune, "_step", step)
+    monkeypatch.setattr(finetune, "SAVE_SECONDS", 1e9 if stop == 5 else 0.0)
+    try:
+        with Ledger(folder, "set", DECLARED).open("finetune", "f" * 32, "test") as release:
+            event = Event("poisson_gaussian", 1.0, SETTINGS.sampling_probability, SETTINGS.num_steps)
+            release.reserve([event], continuing=release.reserved_steps > 0)
+            made = finetune.run(model(), images(), mechanism(release.key, microbatch_size), release)[0]
+            return weights(made), finetune.run(model(), images(), mechanism(release.key, microbatch_size))[0]
+    except Killed:
+        return None
+    finally:
+        monkeypatch.setattr(finetune, "_step", real)
+
+
+@pytest.mark.parametrize("stop", [0, 3, 5])
+def test_a_killed_run_is_replayed_to_the_same_weights(tmp_path, monkeypatch, stop):
+    executed = []
+    assert run_until(tmp_path, monkeypatch, stop=stop, executed=executed) is None
+    resumed, undisturbed = run_until(tmp_path, monkeypatch, executed=executed)
+    assert torch.equal(resumed, weights(undisturbed))
+    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+def test_where_steps_cannot_be_replayed_they_are_skipped_and_never_more_than_declared_are_taken(tmp_path, monkeypatch):
+    executed = []
+    run_until(tmp_path, monkeypatch, stop=5, executed=executed)  # five steps, no checkpoint since the start
+    run_until(tmp_path, monkeypatch, microbatch_size=7, executed=executed)
+    first = executed[: 5 + 1]
+    assert first == [0, 1, 2, 3, 4] + first[5:]
+    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+def test_a_lost_key_skips_what_was_reserved(tmp_path, monkeypatch):
+    executed = []
+    run_until(tmp_path, monkeypatch, stop=3, executed=executed)
+    (tmp_path / "set" / "finetune" / ("f" * 32) / "key").unlink()
+    del executed[:]
+    run_until(tmp_path, monkeypatch, stop=5, executed=executed)
+    assert executed == [4]  # step 3 was reserved before the kill: it may have been taken
+    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+@pytest.mark.parametrize(("releases", "given"), [(["query", "finetune"], False), (["finetune"], True)])
+def test_the_query_is_paid_exactly_where_it_is_declared(releases, given):
+    query = QueryResult([[1.0]], ["x"], ["a"], 1, 1.0, Event("gaussian", 9.0), True, Provenance("query", 1))
+    with pytest.raises(UserError, match="--query"):
+        finetune.paid_query(releases, query if given else None)
+    assert finetune.paid_query(["query", "finetune"], query) == [query.event]
+    assert finetune.paid_query(["finetune"], None) == []
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Inputs on the disk, and the command line that names them."""
+    images().write(tmp_path / "internal" / "train.h5")
+    provenance = Provenance("pretrain", 1)
+    start = model()
+    tensors = {**flatten("raw", start.state_dict()), **flatten("ema", start.state_dict())}
+    Weights("diffusion", tensors, start.describe(), {"class_names": list(NAMES)}, provenance).write(tmp_path / "p")
+    Subset("query", {"x": ["a"], "y": ["b"]}, provenance).write(tmp_path / "subset.json")
+    QueryResult([[1.0, 2.0]] * 2, list(NAMES), ["a", "b"], 1, 1.0, Event("gaussian", 9.0), True, provenance).write(
+        tmp_path / "query.json"
+    )
+    declared = {"num_images": 24, "class_names": list(NAMES), "delta": 1e-3}
+    settings = {"sampling_probability": 0.3, "num_steps": 3, "noise_levels_per_image": 2}
+    return {
+        "dataset": "set", "method": "privimage", "epsilon": 4, "seed": 0, "releases": ["query", "finetune"],
+        "images": tmp_path / "internal" / "train.h5", "pretrained": tmp_path / "p", "subset": tmp_path / "subset.json",
+        "query": tmp_path / "query.json", "declared": json.dumps(declared), "settings": json.dumps(settings),
+        "state-dir": tmp_path / "state", "weights": tmp_path / "w", "privacy": tmp_path / "privacy.json",
+        "curve": tmp_path / "internal" / "training.csv",
+    }  # fmt: skip
+
+
+def call(monkeypatch, flags):
+    words = []
+    for name, value in flags.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    monkeypatch.setattr(sys, "argv", ["finetune", *words])
+    finetune.main()
+
+
+def test_the_statement_composes_query_and_training_just_below_the_target(files, monkeypatch):
+    call(monkeypatch, files)
+    statement = PrivacyStatement.read(files["privacy"])
+    assert [e.mechanism for e in statement.events] == ["gaussian", "poisson_gaussian"]
+    assert 4 - 1e-3 <= statement.epsilon <= 4
+    assert statement.private
+    assert len(Curve.read(files["curve"]).rows) == 3
+    trained = Weights.read(files["weights"], "diffusion")
+    assert trained.facts["class_names"] == list(NAMES)
+
+
+def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
+    call(monkeypatch, files)
+    outputs = [files[name] for name in ("weights", "privacy", "curve")]
+    before = [path.read_bytes() for path in outputs]
+    for path in outputs:
+        path.unlink()
+    call(monkeypatch, files)
+    assert [path.read_bytes() for path in outputs] == before
+    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+
+
+def test_another_seed_or_setting_is_another_draw_and_another_charge(files, monkeypatch):
+    call(monkeypatch, files)
+    first = files["weights"].read_bytes()
+    call(monkeypatch, {**files, "seed": 1})
+    assert files["weights"].read_bytes() != first
+    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 2
+
+
+def test_reproducible_noise_is_stamped_not_private(files, monkeypatch):
+    declared = {**json.loads(files["declared"]), "reproducible_noise": True}
+    call(monkeypatch, {**files, "declared": json.dumps(declared)})
+    assert not PrivacyStatement.read(files["privacy"]).private
+
+
+def test_images_of_another_size_or_other_classes_are_refused_before_anything_is_charged(files, monkeypatch):
+    rng = np.random.default_rng(0)
+    ImageSet(rng.integers(0, 256, (24, 16, 16, 1), np.uint8), np.arange(24) % 2, NAMES, "t").write(files["images"])
+    with pytest.raises(UserError, match="8 pixels"):
+        call(monkeypatch, files)
+    ImageSet(rng.integers(0, 256, (24, 8, 8, 1), np.uint8), np.arange(24) % 2, ("x", "z"), "t").write(files["images"])
+    with pytest.raises(UserError, match="other classes"):
+        call(monkeypatch, files)
+    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []

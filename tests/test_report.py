@@ -1,0 +1,359 @@
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privimage import cli, report
+from privimage.artifacts import (
+    Accountant,
+    Accuracy,
+    ArtifactError,
+    Curve,
+    Distance,
+    ImageSet,
+    PrivacyStatement,
+    Provenance,
+    QueryResult,
+    Subset,
+    sha256,
+)
+from privimage.errors import UserError
+from privimage.privacy import accounting, ledger
+from privimage.privacy.event import Event
+from privimage.privacy.ledger import Ledger
+from privimage.reporting import summary
+from privimage.reporting.cells import Cell, Measured
+from privimage.settings import Declared
+
+HOSTILE = '<script>alert("0")</script>'
+NAMES = (HOSTILE, "b", "$c")
+QUERY = Event("gaussian", 10.0)
+TRAINING = {1: Event("poisson_gaussian", 11.0, 0.28, 80), 10: Event("poisson_gaussian", 6.0, 0.28, 80)}
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Which tags stand in the page, whether they are balanced, and what they refer to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.references, self.handlers, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.handle_startendtag(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def declared(**changes) -> Declared:
+    return Declared(**{"num_images": 1437, "class_names": NAMES, "delta": 5e-5, **changes})
+
+
+def images(num_images=30, size=8, channels=1, names=NAMES, seed=0) -> ImageSet:
+    pixels = np.random.default_rng(seed).integers(0, 256, (num_images, size, size, channels), dtype=np.uint8)
+    return ImageSet(pixels, np.arange(num_images) % len(names), tuple(names), "test")
+
+
+def statement(target, events, query=None, **changes) -> PrivacyStatement:
+    given = {
+        "epsilon": target * 0.9994,
+        "delta": 5e-5,
+        "target_epsilon": float(target),
+        "neighboring_relation": "add_or_remove_one",
+        "events": events,
+        "epsilon_replace_one": target * 2.0,
+        "images_per_unit": 1,
+        "epsilon_per_unit": target * 0.9994,
+        "num_images": 1437,
+        "accountants": [Accountant("PLD (dp-accounting)", "0.6.0", 1.0), Accountant("RDP (Opacus)", "1.6.0", 1.25)],
+        "private": True,
+        "not_covered": ["Anything in `internal` <b>."],
+        "provenance": Provenance("finetune", 1, {"noise_levels_per_image": 4}, {"query": query} if query else {}),
+    }
+    return PrivacyStatement(**{**given, **changes})
+
+
+def query_result() -> QueryResult:
+    votes = np.random.default_rng(0).normal(0, 5, (3, 4)).tolist()
+    public = ["<img src=x onerror=alert(1)>", "B", "C", "$D"]
+    return QueryResult(votes, list(NAMES), public, 2, 2**0.5, QUERY, True, Provenance("query", 1))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every artifact of privimage and scratch at epsilon 1 and 10."""
+    query_result().write(tmp_path / "default.json")
+    sha = sha256(tmp_path / "default.json")
+    measured = tmp_path / "internal"
+    for method in ("privimage", "scratch"):
+        parents = {"query": sha} if method == "privimage" else {}
+        chosen = {name: [public] for name, public in zip(NAMES, query_result().public_class_names)}
+        subset = Subset("query", chosen, Provenance("select", 1, parents=parents))
+        if method == "scratch":
+            subset = Subset("none", {name: [] for name in NAMES}, Provenance("select", 1))
+        subset.write(tmp_path / method / "subset.json")
+        for epsilon, training in TRAINING.items():
+            events = [QUERY, training] if parents else [training]
+            statement(epsilon, events, parents.get("query")).write(tmp_path / method / f"{epsilon}.json")
+            images().write(tmp_path / method / f"{epsilon}.h5")
+            accuracy(0.4321 + epsilon / 100).write(measured / method / f"accuracy{epsilon}.json")
+            distance = Distance("fd_classifier", 17.77, "the classifier", 30, 1437, "train", Provenance("fid", 1))
+            distance.write(measured / method / f"fid{epsilon}.json")
+            Curve(("step", "loss"), ((0.0, 1.0), (1.0, 0.5))).write(measured / method / f"curve{epsilon}.csv")
+    images(seed=1).write(measured / "train.h5")
+    images(seed=2).write(measured / "test.h5")
+    accuracy(0.9876).write(measured / "real.json")
+    time = measured / "time.tsv"
+    time.write_text("s\th:m:s\tmax_rss\n61.5\t0:01:01\t812.0\n", encoding="utf-8")
+    return tmp_path
+
+
+def accuracy(value: float) -> Accuracy:
+    one = {"values": [value], "mean": value, "std": 0.0}
+    return Accuracy({"logistic": one, "cnn": one}, value, "last epoch", 30, 360, Provenance("accuracy", 1))
+
+
+def cells(folder: Path, measured: bool) -> list[dict]:
+    rows = []
+    for method in ("privimage", "scratch"):
+        for epsilon in TRAINING:
+            at = folder / method
+            row = {"method": method, "seed": "0", "epsilon": str(epsilon), "privacy": f"{at}/{epsilon}.json"}
+            row |= {"images": f"{at}/{epsilon}.h5", "subset": f"{at}/subset.json"}
+            if measured:
+                at = folder / "internal" / method
+                row |= {"fid": f"{at}/fid{epsilon}.json", "accuracy": f"{at}/accuracy{epsilon}.json"}
+                row |= {"curve": f"{at}/curve{epsilon}.csv"}
+            rows.append(row)
+    return rows
+
+
+def arguments(folder: Path, edition: str) -> list[str]:
+    constants = {"num_images": 1437, "class_names": NAMES, "delta": 5e-5}
+    given = ["--edition", edition, "--dataset", "digits", "--declared", json.dumps(constants)]
+    given += ["--queries", json.dumps([str(folder / "default.json")])]
+    given += ["--cells", json.dumps(cells(folder, edition == "internal"))]
+    given += ["--html", str(folder / f"{edition}.html")]
+    if edition == "internal":
+        at = folder / "internal"
+        times = {"classifier": at / "time.tsv", "sample/scratch/seed0/eps1": at / "time.tsv", "fid": at / "absent.tsv"}
+        given += ["--real-train", str(at / "train.h5"), "--real-test", str(at / "test.h5")]
+        given += ["--real-accuracy", json.dumps([str(at / "real.json")]), "--summary", str(at / "summary.csv")]
+        given += ["--benchmarks", json.dumps({label: str(path) for label, path in times.items()})]
+    return given
+
+
+def call(monkeypatch, given: list[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["report", *given])
+    report.main()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """An accountant that answers at once."""
+
+    def stub(events, delta, *, relation="add_or_remove_one", images_per_unit=1):
+        return sum(1 / event.noise_multiplier for event in events) * images_per_unit
+
+    for module in (accounting, ledger):
+        monkeypatch.setattr(module, "epsilon", stub)
+
+
+def test_the_headline_is_the_cost_of_everything_together_and_the_query_counts_once(monkeypatch, folder):
+    call(monkeypatch, arguments(folder, "release"))
+    html = (folder / "release.html").read_text(encoding="utf-8")
+    told = float(re.search(r'class="epsilon">.*?([\d.]+)</p>', html).group(1))
+    events = [QUERY, *TRAINING.values(), *TRAINING.values()]
+    cost = accounting.epsilon(events, 5e-5)
+    assert cost <= told < cost + 0.0011
+    replaced = float(re.search(r"if one is replaced</dt><dd>([\d.]+)", html).group(1))
+    assert accounting.epsilon(events, 5e-5, relation="replace_one") == pytest.approx(replaced, abs=0.0011)
+
+
+def test_the_release_edition_holds_nothing_measured_on_real_images(quick, monkeypatch, folder):
+    for poisoned in (folder / "internal").rglob("*.*"):
+        poisoned.write_bytes(b"poison")
+    call(monkeypatch, arguments(folder, "release"))
+    html = (folder / "release.html").read_text(encoding="utf-8")
+    for secret in ("internal/", "43.2", "44.2", "53.2", "98.8", "17.77", "0.4421", "do not publish", "poison"):
+        assert secret not in html
+    assert 'id="utility"' not in html and 'id="training"' not in html and 'class="owner"' not in html
+    assert str(folder) not in html
+
+
+@pytest.mark.parametrize("flag", ["real-train", "real-test", "real-accuracy", "benchmarks", "odometer", "summary"])
+def test_the_release_edition_takes_no_internal_file(quick, monkeypatch, folder, flag):
+    with pytest.raises(UserError, match=f"--{flag}"):
+        call(monkeypatch, [*arguments(folder, "release"), f"--{flag}", "x"])
+    assert not (folder / "release.html").exists()
+
+
+def test_the_release_edition_takes_no_measurement_in_a_cell(quick, monkeypatch, folder):
+    given = arguments(folder, "release")
+    given[given.index("--cells") + 1] = json.dumps(cells(folder, measured=True))
+    with pytest.raises(UserError, match="this edition takes method"):
+        call(monkeypatch, given)
+
+
+@pytest.mark.parametrize("key", ["images", "privacy", "subset"])
+def test_the_release_edition_reads_nothing_from_an_internal_folder(quick, monkeypatch, folder, key):
+    given, rows = arguments(folder, "release"), cells(folder, measured=False)
+    rows[0][key] = str(folder / "internal" / "train.h5")
+    given[given.index("--cells") + 1] = json.dumps(rows)
+    with pytest.raises(UserError, match="folder named internal"):
+        call(monkeypatch, given)
+
+
+def test_the_internal_edition_needs_the_real_images(quick, monkeypatch, folder, capsys):
+    given = arguments(folder, "internal")
+    del given[given.index("--real-train") : given.index("--real-train") + 2]
+    monkeypatch.setattr("sys.argv", ["report", *given])
+    with pytest.raises(SystemExit):
+        cli.run(report.main)
+    assert "--real-train" in capsys.readouterr().err
+
+
+def test_the_internal_edition_shows_and_tells_what_was_measured(quick, monkeypatch, folder, capsys):
+    call(monkeypatch, arguments(folder, "internal"))
+    html = (folder / "internal.html").read_text(encoding="utf-8")
+    for told in ("do not publish", "44.2 %", "53.2 %", "98.8 %", "17.77", "1 min 02 s", "812 MB"):
+        assert told in html
+    assert html.index('id="verdict"') < html.index('id="utility"') < html.index('id="releases"')
+    table = capsys.readouterr().out
+    assert table == summary.table_text(summary.read_summary(folder / "internal" / "summary.csv"))
+    assert re.search(r"^scratch +10 +9\.9940 +1 +53\.2 % +53\.2 % +53\.2 % +17\.77$", table, re.MULTILINE)
+    assert re.search(r"^real +- +- +1 +98\.8 %", table, re.MULTILINE)
+
+
+def test_the_summary_has_a_row_for_each_release_and_reference(quick, monkeypatch, folder):
+    call(monkeypatch, arguments(folder, "internal"))
+    with open(folder / "internal" / "summary.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("dataset", "method", "seed", "epsilon", "epsilon_spent"),
+        *("accuracy_logistic", "accuracy_cnn", "accuracy_mean", "fd_classifier", "seconds"),
+    ]
+    assert [(row["method"], row["epsilon"]) for row in rows] == [
+        *(("privimage", "1"), ("privimage", "10"), ("scratch", "1"), ("scratch", "10"), ("real", ""))
+    ]
+    assert [row["seconds"] for row in rows] == ["", "", "61.5", "", ""]
+    assert rows[3]["epsilon_spent"] == "9.994" and rows[3]["accuracy_mean"] == "0.5321"
+
+
+@pytest.mark.parametrize("edition", ["release", "internal"])
+def test_a_page_is_whole_inert_and_self_contained(quick, monkeypatch, folder, edition):
+    call(monkeypatch, arguments(folder, edition))
+    html = (folder / f"{edition}.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.open
+    assert not {"script", "iframe", "object", "embed", "link", "form", "b", "base"} & set(page.tags)
+    assert not page.handlers
+    assert page.references and all(value.startswith(("data:image/", "#")) for value in page.references)
+    assert "<script" not in html and "url(" not in html and "@import" not in html
+    assert "&lt;script&gt;alert(&#34;0&#34;)&lt;/script&gt;" in html
+    assert "Anything in <code>internal</code> &lt;b&gt;." in html
+
+
+def test_the_odometer_is_told_or_missed(quick, monkeypatch, folder):
+    with Ledger(folder / "state", "digits", declared()).open("query", "f" * 8, "a query") as release:
+        release.reserve([QUERY])
+    given = arguments(folder, "internal")
+    call(monkeypatch, [*given, "--odometer", str(folder / "state" / "digits" / "odometer.jsonl")])
+    html = (folder / "internal.html").read_text(encoding="utf-8")
+    assert "everything ever drawn from this set" in html and "<strong>ε = 0.100</strong>" in html
+    call(monkeypatch, [*given, "--odometer", str(folder / "absent" / "odometer.jsonl")])
+    assert "The odometer is gone" in (folder / "internal.html").read_text(encoding="utf-8")
+
+
+def noisy_cells(num_cells: int, names: tuple[str, ...]) -> list[Cell]:
+    subset = Subset("none", {name: [] for name in names}, Provenance("select", 1))
+    return [
+        Cell(f"method{index}", 0, 1.0, statement(1, [TRAINING[1]]), images(200, 64, 3, names, index), subset)
+        for index in range(num_cells)
+    ]
+
+
+def test_eight_cells_of_large_noise_stay_below_five_megabytes(quick):
+    names = tuple(f"class {index}" for index in range(10))
+    real = images(200, 64, 3, names, 99)
+    for measured in (None, Measured(train=real, test=real)):
+        html, _ = report.run("noise", declared(class_names=names), noisy_cells(8, names), {}, measured)
+        assert 1_000_000 < len(html.encode()) < 5_000_000
+
+
+def test_a_single_class_without_accuracies_is_reported(quick):
+    one = declared(class_names=("all",))
+    cell = noisy_cells(1, ("all",))[0]
+    html, rows = report.run("one", one, [cell], {}, Measured(train=cell.images, test=cell.images))
+    assert rows[0]["epsilon_spent"] == cell.statement.epsilon
+    assert "No method on this page asked a noisy query" in html
+    assert summary.table_text(rows)
+
+
+def test_a_known_seed_of_noise_stamps_the_page(quick):
+    cell = noisy_cells(1, NAMES)[0]
+    fine, _ = report.run("d", declared(), [cell], {})
+    assert "Not private" not in fine
+    broken = Cell(**{**vars(cell), "statement": statement(1, [TRAINING[1]], private=False)})
+    stamped, _ = report.run("d", declared(), [cell, broken], {})
+    assert '<p class="stamp">Not private</p>' in stamped
+
+
+def test_a_person_with_several_images_gets_an_epsilon(quick):
+    cell = Cell(**{**vars(noisy_cells(1, NAMES)[0]), "statement": statement(1, [TRAINING[1]], images_per_unit=3)})
+    html, _ = report.run("d", declared(images_per_unit=3), [cell], {})
+    assert "with up to 3 images" in html and f"<dd>{3 / 11:.3f}</dd>" in html
+
+
+def test_a_query_that_no_release_paid_for_is_added_to_the_headline(quick):
+    cell = noisy_cells(1, NAMES)[0]
+    html, _ = report.run("d", declared(), [cell], {"0" * 64: ("default", query_result())})
+    assert f"</span> {np.ceil(1000 * (1 / 11 + 1 / 10)) / 1000:.3f}</p>" in html
+
+
+@pytest.mark.parametrize("field", ["not_covered", "accountants", "delta", "epsilon_replace_one"])
+def test_a_missing_field_of_a_statement_gives_no_page(quick, monkeypatch, folder, field):
+    path = folder / "scratch" / "1.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    del body[field]
+    path.write_text(json.dumps(body), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=field):
+        call(monkeypatch, arguments(folder, "release"))
+    assert not (folder / "release.html").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"not_covered": []},
+        {"accountants": []},
+        {"epsilon": float("nan")},
+        {"epsilon_replace_one": None},
+        {"neighboring_relation": "replace_one"},
+        {"delta": 1e-4},
+        {"num_images": 1000},
+    ],
+)
+def test_an_empty_or_foreign_statement_gives_no_page(quick, changes):
+    cell = Cell(**{**vars(noisy_cells(1, NAMES)[0]), "statement": statement(1, [TRAINING[1]], **changes)})
+    with pytest.raises(ArtifactError):
+        report.run("d", declared(), [cell], {})
+
+
+def test_images_of_another_set_are_refused(quick):
+    with pytest.raises(ArtifactError, match="classes"):
+        report.run("d", declared(class_names=("x", "y")), noisy_cells(1, NAMES), {})

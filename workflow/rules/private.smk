@@ -1,0 +1,177 @@
+# From sensitive images to synthetic ones. Only `query` and `finetune` lead out of `internal/`, each at a stated cost.
+
+
+rule preprocess_sensitive:
+    output:
+        train="results/{dataset}/internal/train.h5",
+        train_sum="results/{dataset}/internal/train.h5.sha256",
+        holdout="results/{dataset}/internal/test.h5",
+        holdout_sum="results/{dataset}/internal/test.h5.sha256",
+    log:
+        "results/{dataset}/internal/logs/preprocess.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/preprocess.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
+    params:
+        settings=lambda wildcards: canonical(CONFIG.source(dataset=wildcards.dataset)),
+        declared=declared,
+        version=stage_version("preprocess"),
+    shell:
+        "python -m privimage.preprocess --settings {params.settings:q} --declared {params.declared:q}"
+        " --train {output.train:q} --holdout {output.holdout:q} 2>&1 | tee {log:q}"
+
+
+rule query:
+    input:
+        images=rules.preprocess_sensitive.output.train,
+        classifier=public_of("classifier.safetensors"),
+    output:
+        histogram="results/{dataset}/query/{query}.json",
+    log:
+        "results/{dataset}/internal/logs/query/{query}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/query/{query}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=1,
+    params:
+        settings=lambda wildcards: canonical(CONFIG.query(wildcards.query)),
+        declared=declared,
+        state_dir=CONFIG.state_dir,
+        version=stage_version("query"),
+    shell:
+        "python -m privimage.query --dataset {wildcards.dataset:q} --images {input.images:q}"
+        " --classifier {input.classifier:q} --settings {params.settings:q} --declared {params.declared:q}"
+        " --state-dir {params.state_dir:q} --histogram {output.histogram:q} 2>&1 | tee {log:q}"
+
+
+rule select:
+    input:
+        public=public_of("train.h5"),
+        query=query_of,
+    output:
+        subset="results/{dataset}/{method}/seed{seed}/subset.json",
+    log:
+        "results/{dataset}/internal/logs/select/{method}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/select/{method}-seed{seed}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+        gpu=0,
+    params:
+        settings=settings("select"),
+        declared=declared,
+        policy=lambda wildcards: CONFIG.methods[wildcards.method].policy,
+        query=query_flag,
+        version=stage_version("select"),
+    shell:
+        "python -m privimage.select --policy {params.policy} --public {input.public:q} {params.query}"
+        " --declared {params.declared:q} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --subset {output.subset:q} 2>&1 | tee {log:q}"
+
+
+rule pretrain:
+    input:
+        public=public_of("train.h5"),
+        subset=rules.select.output.subset,
+    output:
+        weights="results/{dataset}/{method}/seed{seed}/pretrained.safetensors",
+    log:
+        "results/{dataset}/internal/logs/pretrain/{method}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/pretrain/{method}-seed{seed}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=2880,
+        gpu=1,
+    params:
+        settings=settings("pretrain"),
+        declared=declared,
+        checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
+        version=stage_version("pretrain"),
+    shell:
+        "python -m privimage.pretrain --method {wildcards.method:q} --seed {wildcards.seed}"
+        " --public {input.public:q} --subset {input.subset:q} --declared {params.declared:q}"
+        " --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
+        " --weights {output.weights:q} 2>&1 | tee {log:q}"
+
+
+rule finetune:
+    input:
+        images=rules.preprocess_sensitive.output.train,
+        pretrained=rules.pretrain.output.weights,
+        subset=rules.select.output.subset,
+        query=query_of,
+    output:
+        weights=f"results/{{dataset}}/{CELL}/finetuned.safetensors",
+        privacy=f"results/{{dataset}}/{CELL}/privacy.json",
+        curve=f"results/{{dataset}}/internal/{CELL}/training.csv",
+    log:
+        "results/{dataset}/internal/logs/finetune/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/finetune/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=2880,
+        gpu=1,
+        microbatch_size=64,
+    params:
+        settings=settings("finetune"),
+        declared=declared,
+        releases=lambda wildcards: CONFIG.methods[wildcards.method].releases,
+        query=query_flag,
+        state_dir=CONFIG.state_dir,
+        version=stage_version("finetune"),
+    shell:
+        "python -m privimage.finetune --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
+        " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
+        " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
+        " --microbatch-size {resources.microbatch_size} --weights {output.weights:q}"
+        " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
+
+
+rule sample:
+    input:
+        weights=rules.finetune.output.weights,
+    output:
+        images=f"results/{{dataset}}/{CELL}/images.h5",
+        images_sum=f"results/{{dataset}}/{CELL}/images.h5.sha256",
+        grid=f"results/{{dataset}}/{CELL}/samples.png",
+    log:
+        "results/{dataset}/internal/logs/sample/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/sample/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+        gpu=1,
+    params:
+        settings=settings("sample"),
+        version=stage_version("sample"),
+    shell:
+        "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
