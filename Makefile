@@ -15,7 +15,7 @@ demo: install
 	@echo "For you alone:      results/digits/internal/report.html"
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not data and not gpu and not slurm"
+	$(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff check privimage tests

@@ -28,12 +28,17 @@ rule all:
 
 include: "workflow/rules/public.smk"
 include: "workflow/rules/private.smk"
+include: "workflow/rules/releases.smk"
 include: "workflow/rules/evaluate.smk"
 
 
 onstart:
-    # What is computed from sensitive images is for its owner alone, whatever the umask.
-    for dataset in CONFIG.run.datasets:
-        internal = Path("results") / dataset / "internal"
-        internal.mkdir(mode=0o700, parents=True, exist_ok=True)
-        internal.chmod(0o700)
+    owner_only()
+
+
+onsuccess:
+    owner_only()
+
+
+onerror:
+    owner_only()

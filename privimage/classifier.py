@@ -3,7 +3,7 @@
 Reads:   the public training and validation images.
 Writes:  the weights of the epoch that classifies the validation images best, and their accuracy.
 Privacy: none; only public images are used.
-Source:  paper, section 4.1.
+Source:  Li et al. 2024.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
 
 def _name(table: str, label: str) -> str:
     reserved = RESERVED.get(table, ())
-    if not re.match(s.NAME, str(label)) or label in reserved:
+    if not re.fullmatch(s.NAME, str(label)) or label in reserved:
         raise ConfigError(
             f"`{table}.{label}` cannot be a name; use letters, digits, '_', '.', '-'"
             f"{' and none of ' + ', '.join(reserved) if reserved else ''}."

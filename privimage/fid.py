@@ -3,7 +3,7 @@
 Reads:   synthetic images, real images, and the public classifier or a local file of Inception.
 Writes:  the distance, its metric's name (`fd_classifier` or `fid_inception`), and the counts behind it.
 Privacy: evaluation, not private: the number depends on the real images without any noise.
-Source:  paper, section 6.1; resizing for Inception by clean-fid (Parmar et al. 2022).
+Source:  Li et al. 2024; resizing for Inception by clean-fid (Parmar et al. 2022).
 """
 
 from __future__ import annotations

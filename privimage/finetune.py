@@ -4,7 +4,7 @@ Reads: the sensitive training images; the pretrained model; the noisy query's co
 Writes: the private model; the privacy statement; the training curve (internal: it is computed from sensitive images).
 Privacy: DP release. Each step adds Gaussian noise to a sum of per-image gradients clipped to C, over a Poisson sample;
 adding or removing one image moves that sum by at most C. The averaged weights are post-processing.
-Source: Li et al. 2024, section 4.4 and theorem on the composition; Dockhorn et al. 2023 for K noise levels an image.
+Source: Li et al. 2024 (query and DP-SGD in one budget); Dockhorn et al. 2023 (K noise levels an image).
 """
 
 from __future__ import annotations
@@ -173,15 +173,17 @@ def _draw_image(pixels, labels, image: int, settings: FinetuneSettings, no_label
     )
 
 
-def paid_query(releases: Sequence[str], query: QueryResult | None) -> list[Event]:
+def paid_query(releases: Sequence[str], query: QueryResult | None, declared: Declared) -> list[Event]:
     """The events that this method's release contains before fine-tuning.
 
     Raises:
-        UserError: if the method declares a query and none was handed over, or the reverse.
+        UserError: if the method declares a query and none was handed over, or the reverse, or its noise is no secret.
     """
     if ("query" in releases) != (query is not None):
         wanted = "a query" if "query" in releases else "no query"
         raise UserError(f"the method declares {wanted}, and --query {'is missing' if query is None else 'was given'}.")
+    if query and not query.private and not declared.reproducible_noise:
+        raise UserError("the query's noise is reproducible, so it is not private; draw it anew without that setting.")
     return [query.event] if query else []
 
 
@@ -189,8 +191,8 @@ def _starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -
     model = denoiser_from(pretrained, "ema")
     if (model.resolution, model.channels) != images.images.shape[2:]:
         raise UserError(
-            f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive images "
-            f"have {images.images.shape[2]} and {images.images.shape[3]}; use one public row for both."
+            f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive "
+            f"images have {images.images.shape[2]} and {images.images.shape[3]}; use one public row for both."
         )
     if images.class_names != declared.class_names:
         raise UserError("the sensitive images have other classes than declared; rerun preprocess.")
@@ -204,7 +206,7 @@ def main() -> None:
     settings = cli.settings_from(FinetuneSettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
     query = QueryResult.read(args.query) if args.query else None
-    before = paid_query(args.releases, query)
+    before = paid_query(args.releases, query, declared)
     noise_multiplier = accounting.calibrate(
         before,
         sampling_probability=settings.sampling_probability,
@@ -218,7 +220,8 @@ def main() -> None:
         **parents,
         "images": sha256(args.images),
         "settings": plain(settings),
-        "declared": {k: v for k, v in plain(declared).items() if k != "budget"},
+        "num_images": declared.num_images,
+        "class_names": list(declared.class_names),
         "noise_multiplier": noise_multiplier,
         "epsilon": args.epsilon,
         "seed": args.seed,
@@ -227,19 +230,19 @@ def main() -> None:
     }
     label = f"{args.method} epsilon {args.epsilon:g} seed {args.seed}"
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
-    outputs = {"weights": args.weights, "privacy": args.privacy, "curve": args.curve}
+    event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
+    statement = accounting.statement([*before, event], declared, args.epsilon, provenance)
     with Ledger(args.state_dir, args.dataset, declared).open("finetune", fingerprint(facts), label) as release:
         if not release.finished:
             images = ImageSet.read(args.images)
             model = _starting_model(Weights.read(args.pretrained, "diffusion"), declared, images)
-            event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
             release.reserve([event], continuing=release.reserved_steps > 0)
             mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, args.microbatch_size)
-            statement = accounting.statement([*before, event], declared, args.epsilon, provenance)
             model, ema, curve = run(model, images, mechanism, release)
             weights = _weights(model, ema, declared, provenance)
-            release.finish({"weights": weights, "privacy": statement, "curve": curve})
-        release.copy_out(outputs)
+            release.finish({"weights": weights, "curve": curve})
+        release.copy_out({"weights": args.weights, "curve": args.curve})
+    statement.write(args.privacy)
 
 
 def _weights(model: Denoiser, ema: Denoiser, declared: Declared, provenance: Provenance) -> Weights:

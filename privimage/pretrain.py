@@ -3,7 +3,7 @@
 Reads: the public training images; the subset (which public classes for which sensitive class).
 Writes: the pretrained model, raw and averaged weights.
 Privacy: none of its own: public images, and post-processing of the noisy query.
-Source: Li et al. 2024, section 4.3. With the policy ``whole`` (PDP-Diffusion) the public set's own labels are used;
+Source: Li et al. 2024. With the policy ``whole`` (PDP-Diffusion) the public set's own labels are used;
 with ``none`` (DPDM) the network is only initialised.
 """
 

@@ -4,7 +4,7 @@ Reads: the sensitive training images; the public classifier.
 Writes: a noisy histogram of votes, sensitive classes by public classes.
 Privacy: DP release. Each image adds 1 to exactly k cells, so adding or removing one image changes the histogram by
 root(k) in L2 norm (replacing one by at most root(2k)); Gaussian noise of noise_multiplier times root(k) on every cell.
-Source: Li et al. 2024, section 4.2 and algorithm 1; Dwork & Roth 2014 for the mechanism.
+Source: Li et al. 2024 (PrivImage), the semantic distribution query; Dwork & Roth 2014 for the mechanism.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ def run(
     Raises:
         UserError: if the images, the classifier and what was declared do not fit together.
     """
-    _check(images, public_class_names, settings, declared)
+    check(images, public_class_names, settings, declared)
+    _warn_of_the_unwise(len(images.labels), settings, declared)
     counts = histogram(images, classifier, len(public_class_names), settings.top_k)
     noisy = gaussian(counts, sqrt(settings.top_k), settings.noise_multiplier, key, "query")
     return QueryResult(
         # Whole votes: the noise outweighs the rounding, and no low-order bit of a float tells the count under it.
-        histogram=np.rint(noisy).tolist(),
+        histogram=(np.rint(noisy) + 0.0).tolist(),  # no -0.0
         class_names=list(declared.class_names),
         public_class_names=list(public_class_names),
         top_k=settings.top_k,
@@ -100,24 +101,36 @@ def votes(logits: Tensor, top_k: int) -> Tensor:
     return torch.sort(ranked, dim=1, descending=True, stable=True).indices[:, :top_k]
 
 
-def _check(images: ImageSet, public_classes: Sequence[str], settings: QuerySettings, declared: Declared) -> None:
-    """Raise what cannot be; warn the owner (on standard error) of what is unwise."""
+def check(images: ImageSet, public_class_names: Sequence[str], settings: QuerySettings, declared: Declared) -> None:
+    """Return if the images, the classifier and what was declared fit together; to be asked before anything is charged.
+
+    Raises:
+        UserError: if they do not.
+    """
     if images.class_names != declared.class_names:
         raise UserError(
-            f"the images have the classes {list(images.class_names)}, declared are {list(declared.class_names)}; "
-            "rerun preprocess."
+            f"the images have the classes {list(images.class_names)}, declared are "
+            f"{list(declared.class_names)}; rerun preprocess."
         )
-    if settings.top_k > len(public_classes):
-        raise UserError(f"top_k is {settings.top_k}; expected at most the {len(public_classes)} public classes.")
-    if len(images.labels) != declared.num_images:
-        _warn(f"there are {len(images.labels)} images, declared are {declared.num_images}; the declared number counts.")
-    noise, per_class = sqrt(settings.top_k) * settings.noise_multiplier, declared.num_images / len(declared.class_names)
+    if settings.top_k > len(public_class_names):
+        raise UserError(f"top_k is {settings.top_k}; expected at most the {len(public_class_names)} public classes.")
+
+
+def _warn_of_the_unwise(num_images: int, settings: QuerySettings, declared: Declared) -> None:
+    """Say so on standard error, which only the owner of the images reads."""
+    if num_images != declared.num_images:
+        print(
+            f"warning: there are {num_images} images, declared are {declared.num_images}; the declared number counts.",
+            file=sys.stderr,
+        )
+    noise = sqrt(settings.top_k) * settings.noise_multiplier
+    per_class = declared.num_images / len(declared.class_names)
     if noise > per_class / 8:
-        _warn(f"noise of {noise:.0f} votes on {per_class:.0f} images a class hides much of what the query looks for.")
-
-
-def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)
+        print(
+            f"warning: noise of {noise:.0f} votes on {per_class:.0f} images a class hides much of what the query looks "
+            "for; lower top_k or noise_multiplier.",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:
@@ -147,6 +160,7 @@ def main() -> None:
             images, weights = ImageSet.read(args.images), Weights.read(args.classifier, "classifier")
             classifier, names = load_classifier(weights), weights.facts["class_names"]
             provenance = Provenance("query", VERSION, plain(settings), parents)
+            check(images, names, settings, declared)
             release.reserve([event_of(settings)])
             result = run(images, classifier, names, settings, declared, release.key, provenance)
             release.finish({"query.json": result})

@@ -75,7 +75,9 @@ def markdown() -> str:
     for name, cls in SECTIONS.items():
         rows = [table for table in ("publics", "datasets") if name in TABLES[table].__dataclass_fields__]
         parts.append(_part(name, cls, f"A section; rows of {' and '.join(f'`{row}`' for row in rows)} override it."))
-    parts.append("## `state_dir`\n\nFolder of checkpoints, keys and the odometer; it outlives results. Default `state`.\n")
+    parts.append(
+        "## `state_dir`\n\nFolder of checkpoints, keys and the odometer; it outlives results. Default `state`.\n"
+    )
     return "\n".join(parts)
 
 

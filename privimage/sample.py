@@ -3,7 +3,7 @@
 Reads: the fine-tuned model.
 Writes: synthetic images with uniform labels, and a picture of some of them.
 Privacy: post-processing of the private model; labels are uniform, never from true counts.
-Source: Karras et al. 2022, algorithm 1; Li et al. 2024, section 4.4.
+Source: Karras et al. 2022, algorithm 1; Li et al. 2024.
 """
 
 from __future__ import annotations

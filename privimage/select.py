@@ -3,7 +3,7 @@
 Reads:   the names of the public classes and, for the policy `query`, the noisy histogram.
 Writes:  the public classes of each sensitive class; no public class is given twice.
 Privacy: post-processing of the noisy histogram; the other policies touch nothing sensitive.
-Source:  paper, section 4.2.
+Source:  Li et al. 2024.
 
 The paper gives each sensitive class the public classes that its images vote for most. Two sensitive classes
 may want the same one. The official code lets them choose in order of their numbers: class 0 takes a public

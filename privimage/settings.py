@@ -33,7 +33,7 @@ class PreprocessSettings:
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """The semantic query function: a CIFAR-style ResNet trained on the public set (paper, section 4.1)."""
+    """The semantic query function: a CIFAR-style ResNet trained on the public set (Li et al. 2024)."""
 
     block: Literal["basic", "bottleneck"] = setting("bottleneck", "Residual block.", source="ResNet-50")
     blocks_per_level: tuple[int, ...] = setting((3, 4, 6, 3), "Residual blocks at each level.", minimum=1)
@@ -144,7 +144,7 @@ class FidSettings:
         "classifier", "The run's own public classifier, or clean-fid's Inception from a local file."
     )
     inception_path: str | None = setting(
-        None, "Inception as TorchScript (inception-2015-12-05.pt), checked by SHA-256."
+        None, "Inception as TorchScript (inception-2015-12-05.pt), its SHA-256 is recorded in the result."
     )
     reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
 
@@ -154,7 +154,7 @@ class AccuracySettings:
     """Classifiers trained on synthetic images, tested on real ones; the last epoch counts. Not private."""
 
     classifiers: tuple[Literal["logistic", "mlp", "cnn"], ...] = setting(
-        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="paper, section 6.1"
+        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="Li et al. 2024"
     )
     cnn_base_channels: int = setting(64, "Channels of the CNN (a ResNet-9).", minimum=1)
     cnn_num_epochs: int = setting(50, "Epochs of the CNN.", unit="epochs", minimum=1)

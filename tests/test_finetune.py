@@ -149,9 +149,26 @@ def test_a_lost_key_skips_what_was_reserved(tmp_path, monkeypatch):
 def test_the_query_is_paid_exactly_where_it_is_declared(releases, given):
     query = QueryResult([[1.0]], ["x"], ["a"], 1, 1.0, Event("gaussian", 9.0), True, Provenance("query", 1))
     with pytest.raises(UserError, match="--query"):
-        finetune.paid_query(releases, query if given else None)
-    assert finetune.paid_query(["query", "finetune"], query) == [query.event]
-    assert finetune.paid_query(["finetune"], None) == []
+        finetune.paid_query(releases, query if given else None, DECLARED)
+    assert finetune.paid_query(["query", "finetune"], query, DECLARED) == [query.event]
+    assert finetune.paid_query(["finetune"], None, DECLARED) == []
+
+
+def test_a_query_whose_noise_is_no_secret_is_refused():
+    query = QueryResult([[1.0]], ["x"], ["a"], 1, 1.0, Event("gaussian", 9.0), False, Provenance("query", 1))
+    with pytest.raises(UserError, match="reproducible"):
+        finetune.paid_query(["query", "finetune"], query, DECLARED)
+
+
+def test_a_new_budget_or_unit_changes_no_draw(files, monkeypatch):
+    call(monkeypatch, files)
+    before = files["weights"].read_bytes()
+    declared = {**json.loads(files["declared"]), "budget": 50, "images_per_unit": 2}
+    call(monkeypatch, {**files, "declared": json.dumps(declared)})
+    assert files["weights"].read_bytes() == before
+    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+    statement = PrivacyStatement.read(files["privacy"])
+    assert statement.epsilon_per_unit > statement.epsilon
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The two classifiers on plain pixels, from scikit-learn.
 
-Source: the paper's evaluation (section 6.1): logistic regression; a perceptron with one hidden layer of 100.
+Source: the evaluation of Li et al. 2024: logistic regression; a perceptron with one hidden layer of 100.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A residual network for small images: no early downsampling, so that 8 or 32 pixels are enough.
 
-Source: He et al. 2016 (blocks); the form for 32 pixels that the paper trains on ImageNet (section 4.1): a 3x3
+Source: He et al. 2016 (blocks); the form for 32 pixels that the paper trains on ImageNet: a 3x3
 stem with stride 1, no max-pooling, the stride of a bottleneck in its 3x3 convolution.
 """
 

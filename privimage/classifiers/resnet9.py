@@ -1,6 +1,6 @@
 """ResNet-9: the convolutional network that measures how useful synthetic images are.
 
-Source: the nine-layer network of the paper's evaluation (section 6.1): 2,274,880 parameters at 64 base
+Source: the nine-layer network of the evaluation of Li et al. 2024: 2,274,880 parameters at 64 base
 channels, RGB and ten classes. Its last convolution is padded here, so that images of 8 pixels pass; that
 adds no parameter.
 """

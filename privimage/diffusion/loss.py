@@ -1,6 +1,6 @@
 """EDM's training loss, with several noise levels an image.
 
-Source: Karras et al. 2022, section 5; Dockhorn et al. 2023, section 3.2 (noise multiplicity).
+Source: Karras et al. 2022, section 5; Dockhorn et al. 2023 (noise multiplicity).
 """
 
 from __future__ import annotations

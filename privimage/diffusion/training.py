@@ -1,4 +1,4 @@
-"""Ordinary training of the denoiser, for public images: draws are keyed by seed and step, so that it resumes exactly."""
+"""Ordinary training of the denoiser, for public images; draws are keyed by seed and step, so it resumes exactly."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What was drawn from a set of sensitive images, written down before it is drawn, and kept so that it is drawn once.
 
     state_dir/<dataset>/odometer.jsonl                    every charge ever made, one JSON object a line
-    state_dir/<dataset>/<stage>/<fingerprint>/            one release (``-not-private`` follows if noise is reproducible)
+    state_dir/<dataset>/<stage>/<fingerprint>/            one release; ``<fingerprint>-not-private`` if so
         key  reserved_steps  <checkpoints>                while it is drawn
         finished.json  <artifacts>                        afterwards
 
@@ -61,7 +61,7 @@ class Ledger:
     """The odometer and the releases of one set of sensitive images."""
 
     def __init__(self, state_dir: Path, dataset: str, declared: Declared) -> None:
-        if not re.match(NAME, dataset):
+        if not re.fullmatch(NAME, dataset):
             raise UserError(f"the data set is named {dataset!r}; use letters, digits, '_', '.', '-'.")
         self.dataset, self.declared = dataset, declared
         self.folder = Path(state_dir) / dataset

@@ -4,7 +4,7 @@ Formal guarantee: let ``value`` change by at most ``sensitivity`` in L2 norm whe
 the data. Then the result is what ``Event("gaussian", noise_multiplier)`` describes: under add/remove-one its privacy
 loss is that of N(0, noise_multiplier^2) against N(1, noise_multiplier^2), whatever the array's size.
 
-Source: Dwork & Roth 2014, section 3.5; Balle & Wang 2018, theorem 8, for the exact epsilon and delta.
+Source: Dwork & Roth 2014, appendix A; Balle & Wang 2018, theorem 8, for the exact epsilon and delta.
 """
 
 from __future__ import annotations

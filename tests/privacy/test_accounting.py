@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from privimage.privacy.event import Event
 from privimage.settings import Declared
 
 DECLARED = Declared(num_images=1437, class_names=("a", "b"), delta=1e-4)
+RELEASED = (Event("gaussian", 10), Event("poisson_gaussian", 8.6, 0.28, 80))
 
 
 def query(noise_multiplier: float) -> Event:
@@ -100,7 +102,7 @@ def test_calibration_of_the_published_setting(target, expected) -> None:
 @pytest.mark.parametrize(
     "target, q, steps, before, expected",
     [(1, 0.28, 80, None, 8.115), (1, 0.28, 80, 20, 8.216), (1, 0.28, 80, 10, 8.547), (1, 0.28, 80, 5, 10.458)]
-    + [(1, 0.5, 45, 10, 11.384), (10, 0.5, 45, 10, 1.672)],
+    + [(1, 0.5, 45, 10, 11.384), pytest.param(10, 0.5, 45, 10, 1.672, marks=pytest.mark.slow)],
 )
 def test_calibration_after_a_query(target, q, steps, before, expected) -> None:
     events = [query(before)] if before else []
@@ -149,7 +151,6 @@ AGREEMENT = [
     [query(484.48), dp_sgd(15.341, 1 / 3, 150)],
     [query(20), dp_sgd(3.777, 1 / 3, 150)],
     [query(10), dp_sgd(8.547, 0.28, 80)],
-    [dp_sgd(10.063, 1 / 9, 450)],
     [dp_sgd(0.6, 0.01, 300)],
     [query(2)],
 ]
@@ -188,7 +189,7 @@ def test_nothing_costs_nothing() -> None:
     assert epsilon([], 1e-5) == 0.0
 
 
-@pytest.mark.parametrize("images, expected", [(2, 2.2), (3, 3.6), (5, 6.6)])
+@pytest.mark.parametrize("images, expected", [(2, 2.2), (5, 6.6)])
 def test_a_person_with_several_images(images, expected) -> None:
     got = epsilon([query(10), dp_sgd(8.547, 0.28, 80)], 1e-4, images_per_unit=images)
     assert got == pytest.approx(expected, abs=0.06)
@@ -211,7 +212,9 @@ def test_a_person_with_one_image_is_an_image() -> None:
     import numpy as np
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    step = pld.from_mixture_gaussian_mechanism(3.0, np.array([0.0, 1.0]), np.array([0.8, 0.2]), value_discretization_interval=1e-3)
+    step = pld.from_mixture_gaussian_mechanism(
+        3.0, np.array([0.0, 1.0]), np.array([0.8, 0.2]), value_discretization_interval=1e-3
+    )
     mixed = step.self_compose(20).get_epsilon_for_delta(1e-5)
     assert epsilon([dp_sgd(3.0, 0.2, 20)], 1e-5) == pytest.approx(mixed, abs=1e-4)
 
@@ -248,7 +251,7 @@ def test_relations_that_are_not_computed_are_refused() -> None:
             epsilon([query(10)], 1e-5, **wrong)
 
 
-def stated(declared: Declared = DECLARED, events=(query(10), dp_sgd(8.6, 0.28, 80)), **parents: str) -> PrivacyStatement:
+def stated(declared: Declared = DECLARED, events: Sequence[Event] = RELEASED, **parents: str) -> PrivacyStatement:
     return statement(list(events), declared, 1.0, Provenance("finetune", 1, {}, parents))
 
 

@@ -113,6 +113,24 @@ def test_a_crash_at_any_flush_is_covered_replayed_and_charged_once(tmp_path, aft
     assert flush > 15  # the whole state machine was walked
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files come from /proc")
+def test_key_and_charge_reached_the_disk_in_this_order_before_reserve_returns(tmp_path, monkeypatch) -> None:
+    flushed: list[tuple[str, int]] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        flushed.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, os.fstat(handle).st_size))
+        real(handle)
+
+    book = ledger(tmp_path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with book.open("finetune", FINGERPRINT, "x") as release:
+        release.reserve(EVENTS)
+    key, charge = ("key.new", 32), ("odometer.jsonl", (book.folder / "odometer.jsonl").stat().st_size)
+    assert flushed.index(key) < flushed.index((FINGERPRINT, flushed[flushed.index(key) + 1][1])) < flushed.index(charge)
+    assert flushed[-1][0] == "digits"  # the folder, so that the odometer's name is on the disk too
+
+
 def test_a_step_is_reserved_before_it_is_taken(tmp_path) -> None:
     book = ledger(tmp_path)
     with book.open("finetune", FINGERPRINT, "x") as release:
@@ -224,6 +242,15 @@ def test_a_finished_release_keeps_nothing_but_its_artifacts(tmp_path) -> None:
         release.reserve(EVENTS)
 
 
+def test_the_key_of_a_finished_release_is_overwritten(tmp_path) -> None:
+    book = ledger(tmp_path)
+    with book.open("finetune", FINGERPRINT, "x") as release:
+        (tmp_path / "copy").hardlink_to(key_file(book))
+        release.reserve(EVENTS)
+        release.finish({"result.txt": Text("")})
+    assert (tmp_path / "copy").read_bytes() == bytes(32)
+
+
 def test_artifacts_are_copied_out_byte_for_byte(tmp_path) -> None:
     book = ledger(tmp_path)
     text = draw(book, tmp_path / "log")
@@ -246,7 +273,9 @@ def test_a_budget_refuses_before_anything_is_charged_and_names_the_numbers(tmp_p
     one, two = epsilon(EVENTS, 1e-5), epsilon(EVENTS * 2, 1e-5)
     book, log = ledger(tmp_path, budget=(one + two) / 2), tmp_path / "log"
     draw(book, log)
-    with pytest.raises(UserError, match=f"from epsilon {one:.4g} to {two:.4g} .*budget of {(one + two) / 2:g}") as error:
+    with pytest.raises(
+        UserError, match=f"from epsilon {one:.4g} to {two:.4g} .*budget of {(one + two) / 2:g}"
+    ) as error:
         draw(book, log, fingerprint="f" * 16)
     assert "nothing was drawn" in str(error.value) and len(drawn(log)) == STEPS
     assert len(book.odometer()) == 1
@@ -322,7 +351,7 @@ def test_reproducible_noise_is_the_same_everywhere_and_never_mixes_with_secret_n
     assert [record["private"] for record in secret_book.odometer()] == [False, True]
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "", "a b", "-x", "a/b"])
+@pytest.mark.parametrize("name", ["../elsewhere", "", "a b", "-x", "a/b", "a\n"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name) -> None:
     with pytest.raises(UserError, match="the data set is named"):
         Ledger(tmp_path, name, DECLARED)

@@ -3,21 +3,18 @@
 import os
 import re
 import sys
-from itertools import product
-
-from snakemake.exceptions import WorkflowError
+from pathlib import Path
 
 from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
 
 # Rules run the Python that runs Snakemake, also when no environment is activated.
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
 shell.prefix("umask 077; ")
-
 try:
     CONFIG = load(config)
 except UserError as error:
-    raise WorkflowError(f"config: {error}") from None
+    raise SystemExit(f"error: {error}") from None  # a WorkflowError would bring three lines of traceback along
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 
@@ -26,22 +23,14 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, CONFIG.datasets)),
     public="|".join(map(re.escape, CONFIG.publics)),
     method="|".join(map(re.escape, CONFIG.methods)),
-    query="|".join(map(re.escape, CONFIG.queries)) or "none",
+    query="|".join(map(re.escape, CONFIG.queries)),
     epsilon="|".join(re.escape(epsilon_label(e)) for e in CONFIG.run.epsilons),
-    seed=r"\d+",
-
-
-CELL = "{method}/seed{seed}/eps{epsilon}"
+    seed="|".join(map(str, CONFIG.run.seeds)),
 
 
 def settings(stage):
     """A function of wildcards: the stage's complete settings for the row, as canonical JSON."""
-
-    def of(wildcards):
-        row = {name: wildcards[name] for name in ("dataset", "public") if name in wildcards.keys()}
-        return canonical(CONFIG.stage(stage, **row))
-
-    return of
+    return lambda row: canonical(CONFIG.stage(stage, dataset=row.get("dataset"), public=row.get("public")))
 
 
 def declared(wildcards):
@@ -61,3 +50,11 @@ def query_of(wildcards):
 
 def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
+
+
+def owner_only():
+    """What was computed from sensitive images, and what Snakemake notes of it, is for its owner alone."""
+    for internal in (Path("results", dataset, "internal") for dataset in CONFIG.run.datasets):
+        internal.mkdir(parents=True, exist_ok=True)
+        for path in (Path(".snakemake"), internal, *internal.rglob("*")):
+            path.chmod(0o700 if path.is_dir() else 0o600)

@@ -1,5 +1,7 @@
 # From sensitive images to synthetic ones. Only `query` and `finetune` lead out of `internal/`, each at a stated cost.
 
+CELL = "{method}/seed{seed}/eps{epsilon}"  # one release
+
 
 rule preprocess_sensitive:
     output:

@@ -1,0 +1,41 @@
+"""What several test modules share: a project that ran its whole chain on the toy configuration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checkout import TOY, copy_project, snakemake
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory) -> Path:
+    """A copy of the project in which nothing ran. Leave it so."""
+    return copy_project(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """A copy of the project in which the whole chain ran on ``tests/toy.yaml``. Leave it as it is."""
+    folder = copy_project(tmp_path_factory.mktemp("chain"))
+    where = [sys.executable, "-c", "import privimage; print(privimage.__file__)"]
+    used = subprocess.run(where, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    assert Path(used).parent == folder / "privimage"  # `python -m` in this folder runs this folder's package
+    start = time.monotonic()
+    done = snakemake(folder, "--cores", "2", *TOY, timeout=600)
+    print(f"the chain took {time.monotonic() - start:.0f} s")
+    if done.returncode:
+        pytest.fail(f"the chain failed:\n{done.stdout[-8000:]}")
+    return folder
+
+
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run only when they are asked for with ``-m``."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))

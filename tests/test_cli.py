@@ -1,0 +1,69 @@
+"""The command line: a user's mistake is one sentence and exit code 2; help shows the settings."""
+
+import pytest
+
+from privimage import __version__, cli
+from privimage.errors import UserError
+from privimage.settings import Declared, PretrainSettings, SelectSettings
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys):
+    def main():
+        raise UserError("the file is absent; make it.")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: the file is absent; make it.\n"
+
+
+def test_a_mistake_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda: 1 / 0)
+
+
+def test_settings_come_from_json_checked():
+    assert cli.settings_from(SelectSettings, '{"classes_per_label": 3}') == SelectSettings(classes_per_label=3)
+    with pytest.raises(UserError, match="--settings is not JSON"):
+        cli.settings_from(SelectSettings, "{classes_per_label: 3}")
+    with pytest.raises(UserError, match="`--settings.classes` is not a setting; did you mean `classes_per_label`"):
+        cli.settings_from(SelectSettings, '{"classes": 3}')
+    with pytest.raises(UserError, match="`--declared.class_names` is missing"):
+        cli.settings_from(Declared, '{"num_images": 3, "delta": 0.1}', "--declared")
+    for text in ("3", "[]", "null", '"x"'):
+        with pytest.raises(UserError, match="expected a section"):
+            cli.settings_from(SelectSettings, text)
+
+
+def test_help_names_every_setting_with_its_default_and_the_nested_ones():
+    text = cli.parser("pretrain", "What it does.", PretrainSettings).format_help()
+    assert "What it does." in text and "--settings JSON" in text
+    for name in PretrainSettings.__dataclass_fields__:
+        assert f"  {name}" in text
+    assert "  network.base_channels: Channels at full resolution. [32]" in text
+    assert "  num_images: Declared training images. [required]" in cli.parser("query", "", Declared).format_help()
+
+
+def test_flags_are_never_guessed_from_their_beginning(capsys):
+    made = cli.parser("select", "", SelectSettings)
+    with pytest.raises(SystemExit):
+        made.parse_args(["--set", "{}"])
+    assert "--settings" in capsys.readouterr().err
+
+
+def test_privimage_lists_every_stage_with_its_first_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["privimage"])
+    cli.main()
+    out = capsys.readouterr().out
+    assert out.startswith(f"privimage {__version__}\n")
+    for stage in cli.STAGES:
+        (line,) = [line for line in out.splitlines() if line.startswith(f"  python -m privimage.{stage} ")]
+        assert len(line.split(f"privimage.{stage}")[1].strip()) > 20
+
+
+def test_privimage_says_its_version(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["privimage", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__

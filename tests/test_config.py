@@ -1,0 +1,258 @@
+"""The configuration: what is misspelt, out of bounds or contradictory is refused by name; overlays merge."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from privimage import config as c
+from privimage import settings as s
+from privimage.schema import ConfigError, schema_of
+
+DEFAULT = yaml.safe_load((Path(__file__).parents[1] / "config" / "config.yaml").read_text(encoding="utf-8"))
+SENTINEL = object()
+
+
+def changed(path, value=SENTINEL):
+    """The default configuration with one key set, or removed."""
+    raw = copy.deepcopy(DEFAULT)
+    *above, last = path.split(".")
+    place = raw
+    for part in above:
+        place = place.setdefault(part, {})
+    if value is SENTINEL:
+        del place[last]
+    else:
+        place[last] = value
+    return raw
+
+
+def refused(path, value=SENTINEL):
+    with pytest.raises(ConfigError) as caught:
+        c.load(changed(path, value))
+    return str(caught.value)
+
+
+def keys(cls, prefix):
+    """The full names of all settings of a dataclass."""
+    for f in fields(cls):
+        yield f"{prefix}.{f.name}"
+        if is_dataclass(f.default):
+            yield from keys(type(f.default), f"{prefix}.{f.name}")
+
+
+ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine"}
+KEYS = [
+    *keys(s.Run, "run"),
+    *(key for name, cls in c.SECTIONS.items() for key in keys(cls, name)),
+    *(key for name, cls in c.TABLES.items() for key in keys(cls, f"{name}.{ROWS[name]}")),
+    *DEFAULT,
+    "state_dir",
+]
+
+
+def misspell(name):
+    return name[:-2] + name[-1] + name[-2] if name[-1] != name[-2] else name + "x"
+
+
+def test_the_default_is_accepted_without_warnings():
+    assert c.load(DEFAULT).warnings == ()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_misspelt_is_refused_with_the_right_suggestion(key):
+    above, _, last = key.rpartition(".")
+    wrong = f"{above}.{misspell(last)}".lstrip(".")
+    message = refused(wrong, 1)
+    assert message == f"`{wrong}` is not a setting; did you mean `{last}`?"
+
+
+@pytest.mark.parametrize("name", [*c.SECTIONS, "run", "publics", "datasets", "queries"])
+def test_every_section_and_table_is_required(name):
+    assert refused(name).startswith(f"`{name}` is missing")
+
+
+@pytest.mark.parametrize("key", ["resolution", "channels", "num_classes", "source"])
+def test_what_a_public_row_requires_is_named(key):
+    assert refused(f"publics.glyphs8.{key}").startswith(f"`publics.glyphs8.{key}` is missing")
+
+
+@pytest.mark.parametrize("key", ["num_images", "class_names", "delta", "public", "source"])
+def test_what_a_dataset_row_requires_is_named(key):
+    assert refused(f"datasets.digits.{key}").startswith(f"`datasets.digits.{key}` is missing")
+
+
+def numeric():
+    """Each bounded number of each section, with a value just out of each bound."""
+    for name, cls in [*c.SECTIONS.items(), *((f"{t}.{ROWS[t]}", k) for t, k in c.TABLES.items())]:
+        for key, rule in schema_of(cls)["properties"].items():
+            if rule.get("type") in ("integer", "number", ["integer", "null"], ["number", "null"]):
+                for bound, step in (("minimum", -1), ("exclusiveMinimum", 0), ("maximum", 1), ("exclusiveMaximum", 0)):
+                    if bound in rule:
+                        yield f"{name}.{key}", rule[bound] + step
+
+
+@pytest.mark.parametrize(("key", "value"), list(numeric()))
+def test_every_bound_holds(key, value):
+    assert re.match(rf"`{re.escape(key)}` is {value!r}; expected (more|less|at)", refused(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("finetune.clip_norm", "1e-5", "YAML reads this as text, write it with a point, as in 1.0e-5"),
+        ("finetune.clip_norm", "much", "expected a number"),
+        ("finetune.clip_norm", float("nan"), "expected a finite number"),
+        ("finetune.clip_norm", float("inf"), "expected a finite number"),
+        ("run.epsilons", [1, float("inf")], "expected a finite number"),
+        ("finetune.num_steps", 1.5, "expected a whole number"),
+        ("finetune.num_steps", True, "expected a whole number"),
+        ("finetune.num_steps", None, "expected a whole number"),
+        ("finetune", None, "expected a section"),
+        ("pretrain.horizontal_flip", 1, "expected true or false"),
+        ("pretrain.network.channel_multipliers", 2, "expected a list"),
+        ("pretrain.network.channel_multipliers", [], "expected at least one entry"),
+        ("pretrain.network.channel_multipliers", [1, 0], "expected at least 1"),
+        ("sample.sampler", "euler", "expected one of heun, ddim"),
+        ("publics.glyphs8.channels", 2, "expected one of 1, 3"),
+        ("run.epsilons", [1, 0], "expected more than 0"),
+        ("run.datasets", [], "expected at least one entry"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_expected(key, value, expected):
+    message = refused(key, value)
+    assert f"`{key}" in message and expected in message
+
+
+CONTRADICTIONS = {
+    "delta at 1/n": ("datasets.digits.delta", 1 / 1437, "1/num_images"),
+    "top_k": ("queries.default.top_k", 63, "at most the 62 classes"),
+    "classes_per_label": ("datasets.digits.select.classes_per_label", 7, "takes 70 public classes"),
+    "levels": ("datasets.digits.pretrain.network.channel_multipliers", [1, 2, 2, 2, 2], "cannot be halved"),
+    "sigmas": ("datasets.digits.sample.sigma_min", 80, "less than sigma_max"),
+    "inception": ("datasets.digits.fid.feature_network", "inception", "needs its file"),
+    "classes twice": ("datasets.digits.class_names", ["0", "0"], "names a class twice"),
+    "no such public": ("datasets.digits.public", "glyphs9", "did you mean `glyphs8`?"),
+    "no such dataset": ("run.datasets", ["digit"], "did you mean `digits`?"),
+    "no such method": ("run.methods", ["privimag"], "did you mean `privimage`?"),
+    "dataset twice": ("run.datasets", ["digits", "digits"], "each entry once"),
+    "epsilon twice": ("run.epsilons", [1, 1.0], "each entry once"),
+    "seed twice": ("run.seeds", [0, 0], "each entry once"),
+    "too fine an epsilon": ("run.epsilons", [1.0000001], "at most six digits"),
+    "path of a drawn source": ("publics.glyphs8.path", "images", "the others take none"),
+    "no path of a folder": ("datasets.digits.source", "folder", "needs a path"),
+    "query without a row": ("methods.mine", {"policy": "query"}, "needs a row of `queries`"),
+    "row without a query": ("methods.mine", {"policy": "none", "query": "default"}, "the others take none"),
+    "no such query": ("methods.mine", {"policy": "query", "query": "defualt"}, "did you mean `default`?"),
+    "reserved dataset": ("datasets.internal", DEFAULT["datasets"]["digits"], "cannot be a name"),
+    "reserved method": ("methods.query", {"policy": "none"}, "cannot be a name"),
+    "a path as a name": ("datasets.a/b", DEFAULT["datasets"]["digits"], "cannot be a name"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_contradictions_are_refused_by_name(case):
+    key, value, expected = CONTRADICTIONS[case]
+    message = refused(key, value)
+    assert expected in message
+    assert key.rsplit(".", 1)[0] in message
+
+
+def test_the_largest_values_that_do_not_contradict_are_accepted():
+    c.load(changed("queries.default.top_k", 62))
+    c.load(changed("datasets.digits.select.classes_per_label", 6))
+    c.load(changed("datasets.digits.pretrain.network.channel_multipliers", [1, 2, 2, 2]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("datasets.digits.delta", 1e-4, "above a tenth of 1/num_images"),
+        ("queries.default.noise_multiplier", 11, "will hide much of the signal"),
+    ],
+)
+def test_what_is_only_unwise_is_a_warning(key, value, expected):
+    (warning,) = c.load(changed(key, value)).warnings
+    assert key in warning and expected in warning
+
+
+def test_a_dataset_that_is_not_run_causes_no_warning_about_its_size():
+    few = {**DEFAULT["datasets"]["digits"], "num_images": 100, "delta": 1e-4}
+    assert c.load(changed("datasets.few", few)).warnings == ()
+
+
+def test_a_row_overrides_a_section_only_in_what_it_names():
+    raw = changed("pretrain", {"num_steps": 7, "network": {"base_channels": 16, "num_res_blocks": 3}})
+    raw["datasets"]["digits"]["pretrain"] = {"learning_rate": 0.5, "network": {"base_channels": 8}}
+    got = c.load(raw).datasets["digits"].pretrain
+    assert (got.num_steps, got.learning_rate) == (7, 0.5)
+    assert (got.network.base_channels, got.network.num_res_blocks) == (8, 3)
+    assert got.ema_decay == s.PretrainSettings().ema_decay
+
+
+def test_a_list_replaces_a_list():
+    raw = changed("pretrain.network", {"channel_multipliers": [1, 2, 4]})
+    raw["datasets"]["digits"]["pretrain"]["network"]["channel_multipliers"] = [3]
+    assert c.load(raw).datasets["digits"].pretrain.network.channel_multipliers == (3,)
+
+
+def test_loading_changes_nothing_of_what_it_is_given():
+    raw = copy.deepcopy(DEFAULT)
+    c.load(raw)
+    assert raw == DEFAULT
+
+
+def test_stages_get_complete_settings_that_survive_json():
+    config = c.load(DEFAULT)
+    for name, cls in c.SECTIONS.items():
+        row = {"dataset": "digits"} if name in s.Dataset.__dataclass_fields__ else {"public": "glyphs8"}
+        got = config.stage(name, **row)
+        assert got.keys() == cls.__dataclass_fields__.keys()
+        assert json.loads(c.canonical(got)) == got
+
+
+def test_sources_take_the_shape_of_the_public_row():
+    config = c.load(changed("publics.glyphs8.resolution", 16))
+    sensitive, public = config.source(dataset="digits"), config.source(public="glyphs8")
+    assert sensitive["resolution"] == public["resolution"] == 16
+    assert (sensitive["source"], sensitive["num_classes"], sensitive["images_per_class"]) == ("digits", None, None)
+    assert (public["source"], public["num_classes"], public["images_per_class"]) == ("glyphs", 62, 300)
+    assert sensitive.keys() == public.keys() == s.Source.__dataclass_fields__.keys()
+
+
+def test_declared_constants_are_those_of_the_row():
+    declared = c.load(DEFAULT).declared("digits")
+    assert declared.keys() == s.Declared.__dataclass_fields__.keys()
+    assert (declared["num_images"], declared["delta"], declared["budget"]) == (1437, 5e-5, None)
+
+
+def test_one_epsilon_has_one_label():
+    assert {c.epsilon_label(value) for value in (1, 1.0, "1", "1.00")} == {"1"}
+    assert c.epsilon_label(0.5) == "0.5"
+    assert c.epsilon_label(10) == "10"
+
+
+def test_canonical_text_is_the_same_for_equal_data():
+    assert c.canonical({"b": 1, "a": [1, 2.5]}) == c.canonical({"a": [1, 2.5], "b": 1}) == '{"a":[1,2.5],"b":1}'
+    with pytest.raises(ValueError):
+        c.canonical(float("nan"))
+
+
+def test_a_stages_version_is_read_without_importing_it():
+    from privimage import preprocess
+
+    assert c.stage_version("preprocess") == preprocess.VERSION
+
+
+def test_the_workflow_can_read_the_configuration_without_torch():
+    program = (
+        "import sys; from privimage.config import stage_version; stage_version('preprocess'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -1,0 +1,21 @@
+"""Methods: a row releases its query exactly when it reads one."""
+
+import pytest
+
+from privimage.methods import METHODS, Method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_pays_for_the_query_exactly_when_it_reads_one(name):
+    method = METHODS[name]
+    assert ("query" in method.releases) == (method.query is not None) == (method.policy == "query")
+    assert method.releases[-1] == "finetune"
+
+
+def test_the_table_holds_the_published_method_its_baselines_and_its_ablation():
+    policies = {name: method.policy for name, method in METHODS.items()}
+    assert policies == {"privimage": "query", "random": "random", "pdp": "whole", "scratch": "none"}
+
+
+def test_a_row_is_the_published_policy_unless_told_otherwise():
+    assert Method().policy == "query"

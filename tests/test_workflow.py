@@ -1,0 +1,341 @@
+"""The workflow as a graph: what reruns when something changes, what no path may join, and what a user is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from checkout import ROOT, TOY, Job, copy_project, copy_run, dry_run, project_files, snakemake
+
+METHODS = ("privimage", "pdp")
+PRIVATE = {"query", "finetune"}  # the only rules that lead out of internal/
+REPORTS = {"report", "report_internal"}
+ALL_METHODS = "run: {methods: [privimage, random, pdp, scratch]}"
+
+
+def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[str]:
+    """The names of the stages' jobs for each method."""
+    shared = {"select", "pretrain"}  # by all epsilons
+    return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
+
+
+CELL = ("finetune", "sample", "fid", "accuracy")
+MODEL = jobs_of("select", "pretrain", *CELL)
+AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
+REAL = {"accuracy_real seed0"}
+
+# What is changed (on top of the toy configuration), and the jobs that this costs: the stage and what follows from it.
+CHANGES: dict[str, tuple[str, set[str]]] = {
+    "preprocess": (
+        "preprocess: {test_fraction: 0.3}",
+        {"preprocess_public", "preprocess_sensitive", "classifier", "query"} | MODEL | REAL | REPORTS,
+    ),
+    "preprocess, where the public row has its own value": (
+        "preprocess: {filter: lanczos}",
+        {"preprocess_sensitive"} | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+    ),
+    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("fid")),
+    "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
+    "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
+    "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
+    "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
+    "sample": ("sample: {rho: 6}", jobs_of("sample", "fid", "accuracy") | REPORTS),
+    "fid": ("fid: {reference_split: test}", jobs_of("fid") | {"report_internal"}),
+    "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
+    "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
+    "a seed more": (
+        "run: {seeds: [0, 1]}",
+        jobs_of("select", "pretrain", *CELL, seed="seed1") | {"accuracy_real seed1"} | REPORTS,
+    ),
+    "a method more": (
+        "run: {methods: [privimage, pdp, scratch]}",
+        jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | REPORTS,
+    ),
+    "the same epsilon, spelt 1.0": ("run: {epsilons: [1.0]}", set()),
+}
+VERSIONS = {  # raising VERSION of the module costs the same as changing its settings
+    "query": CHANGES["queries"][1],
+    "finetune": CHANGES["finetune"][1],
+    "report": REPORTS,
+}
+STAGES = ("preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "fid", "accuracy", "report")
+
+
+def overlay(folder: Path, text: str) -> tuple[str, ...]:
+    """Arguments for the toy configuration with the text merged over it."""
+    path = folder / f"overlay{len(list(folder.iterdir()))}.yaml"
+    path.write_text(text)
+    return (*TOY, str(path))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """The file has ``new`` where it had ``old``."""
+    text = path.read_text()
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def touched(chain, tmp_path_factory) -> Path:
+    """A finished run in which every module got a comment and the configuration a new date."""
+    run = copy_run(chain, tmp_path_factory.mktemp("touched"))
+    for module in (run / "privimage").rglob("*.py"):
+        module.write_text(module.read_text() + "# a comment\n")
+    for name in ("config/config.yaml", "tests/toy.yaml"):
+        (run / name).touch()
+    return run
+
+
+def raised(chain: Path, folder: Path, stage: str) -> Path:
+    """A finished run in which the stage's module has a higher VERSION."""
+    run = copy_run(chain, folder)
+    text = (run / f"privimage/{stage}.py").read_text()
+    (run / f"privimage/{stage}.py").write_text(re.sub(r"^VERSION = (\d+)$", r"VERSION = \g<1>000", text, flags=re.M))
+    return run
+
+
+def with_leak(folder: Path) -> Path:
+    """A copy of the project with a rule that copies sensitive images out, for the report to read."""
+    rules = copy_project(folder) / "workflow/rules/evaluate.smk"
+    edit(
+        rules, "cells=cell_files(internal=False),", "cells=cell_files(internal=False),\n        leak=rules.leak.output,"
+    )
+    edit(
+        rules,
+        "rule report:",
+        "rule leak:\n    input:\n        rules.preprocess_sensitive.output.train,\n    output:\n"
+        '        "results/{dataset}/leak.json",\n    shell:\n        "cp {input} {output}"\n\n\nrule report:',
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plans(chain, fresh, touched, tmp_path_factory) -> dict[str, list[Job]]:
+    """The jobs of every dry-run that these tests look at, two at a time."""
+    made = tmp_path_factory.mktemp("overlays")
+    calls = {name: (chain, *overlay(made, text)) for name, (text, _) in CHANGES.items()}
+    for stage in VERSIONS:
+        calls[f"VERSION of {stage}"] = (raised(chain, tmp_path_factory.mktemp(stage), stage), *TOY)
+    everything = ("--forceall", "--printshellcmds", *overlay(made, ALL_METHODS))
+    without_query = overlay(made, "run: {methods: [random, pdp, scratch]}")
+    calls |= {
+        "touched": (touched, *TOY),
+        "-R pretrain": (chain, "-R", "pretrain", *TOY),
+        "bare": (fresh,),
+        "everything": (fresh, *everything),
+        "leak": (with_leak(tmp_path_factory.mktemp("leak")), *everything),
+        "without query": (fresh, "--printshellcmds", *without_query),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(calls, pool.map(lambda call: dry_run(*call), calls.values())))
+
+
+def names(jobs: list[Job]) -> set[str]:
+    assert len({job.name for job in jobs}) == len(jobs)
+    return {job.name for job in jobs}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reruns_its_stage_and_what_follows_and_nothing_else(plans, change):
+    assert names(plans[change]) == CHANGES[change][1]
+
+
+@pytest.mark.parametrize("stage", VERSIONS)
+def test_a_raised_version_reruns_its_stage_and_what_follows(plans, stage):
+    assert names(plans[f"VERSION of {stage}"]) == VERSIONS[stage]
+
+
+def test_a_touched_configuration_or_an_edited_comment_reruns_nothing(plans):
+    assert names(plans["touched"]) == set()
+
+
+def test_one_stage_again_and_what_follows(plans):
+    assert names(plans["-R pretrain"]) == CHANGES["pretrain"][1]
+
+
+def test_without_a_target_everything_that_the_default_names_is_made(plans):
+    made = {path for job in plans["bare"] for path in job.output}
+    assert {"results/digits/report.html", "results/digits/internal/report.html"} <= made
+    assert {job.wildcards["epsilon"] for job in plans["bare"] if job.rule == "finetune"} == {"1", "10"}
+
+
+def test_only_methods_that_release_a_query_read_one(plans):
+    for job in plans["everything"]:
+        if job.rule in ("select", "finetune"):
+            reads = "results/digits/query/default.json" in job.input
+            assert reads == ("--query" in job.command) == (job.wildcards["method"] == "privimage"), job
+            assert job.rule == "select" or reads == ("--releases query finetune" in job.command), job
+    assert len([job for job in plans["everything"] if job.rule == "query"]) == 1
+
+
+def test_methods_without_a_query_need_none(plans):
+    for job in plans["without query"]:
+        assert job.rule != "query" and "--query " not in job.command
+        assert not any("/query/" in path for path in job.input)
+
+
+def is_internal(path: str) -> bool:
+    return "internal" in Path(path).parts
+
+
+def leaks(jobs: list[Job]) -> set[str]:
+    """Files outside internal/ that can be reached from a file inside it other than through a private job."""
+    reached = {path for job in jobs for path in (*job.input, *job.output) if is_internal(path)}
+    while True:
+        new = {p for j in jobs if j.rule not in PRIVATE and reached & {*j.input} for p in (*j.output, *j.notes)}
+        new |= {path for job in jobs if reached & {*job.input} for path in job.notes}  # nor does a private job's log
+        if new <= reached:
+            return {path for path in reached if not is_internal(path)}
+        reached |= new
+
+
+def test_nothing_leads_out_of_internal_but_query_and_finetune(plans):
+    jobs = plans["everything"]
+    assert {job.rule for job in jobs if any(map(is_internal, job.input))} > PRIVATE
+    assert leaks(jobs) == set()
+
+
+def test_private_jobs_release_nothing_but_what_the_ledger_covers(plans):
+    out = {j.rule: {Path(p).name for p in j.output if not is_internal(p)} for j in plans["everything"]}
+    assert out["query"] == {"default.json"} and out["finetune"] == {"finetuned.safetensors", "privacy.json"}
+    assert not any(is_internal(path) for job in plans["everything"] if job.rule in PRIVATE for path in job.output[:2])
+
+
+def test_a_leak_would_be_found(plans):
+    found = leaks(plans["leak"])
+    assert {"results/digits/leak.json", "results/digits/report.html"} == found
+
+
+def test_commands_that_write_what_may_leave_name_no_internal_file_and_no_odometer(plans):
+    """Files may also be handed over as parameters, which are no edges of the graph."""
+    for job in plans["everything"]:
+        if job.rule not in PRIVATE and not all(map(is_internal, job.output)):
+            command = job.command.split(" 2>&1 | tee ")[0]
+            assert command.startswith(f"python -m privimage.{job.rule.split('_')[0]} ")
+            assert "internal/" not in command and "state/digits" not in command and "--state-dir" not in command
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "results/public/query/default.json",  # no data set may be called `public`
+        "results/digits/internal/seed0/subset.json",  # nor a method `internal`
+        "results/digits/privimage/seed0/eps1.0/privacy.json",  # one spelling a number
+        "results/digits/privimage/seed00/subset.json",
+        "results/digits/query/default.json;id.json",
+    ],
+)
+def test_wildcards_match_only_what_the_configuration_names(fresh, path):
+    done = snakemake(fresh, "--dry-run", *TOY, "--", path)
+    assert done.returncode and re.search(r"MissingRuleException|No rule to produce", done.stdout), done.stdout
+
+
+REFUSED = {  # configuration merged over the toy: what the sentence must name
+    "a typo": ("run: {epsilon: [1]}", "`run.epsilon`"),
+    "epsilon 0": ("run: {epsilons: [0]}", "`run.epsilons.0`"),
+    "an unknown method": ("run: {methods: [privimag]}", "`run.methods`"),
+    "delta of a whole image": ("datasets: {digits: {delta: 0.001}}", "`datasets.digits.delta`"),
+    "delta as text": ("datasets: {digits: {delta: 1e-5}}", "`datasets.digits.delta`"),
+    "too many votes": ("queries: {default: {top_k: 30}}", "`queries.default.top_k`"),
+}
+
+
+def refusal(folder: Path, *args: str) -> str:
+    """The one sentence with which snakemake refuses to start; it took no time worth mentioning."""
+    start = time.monotonic()
+    done = snakemake(folder, "--cores", "1", *args)
+    seconds = time.monotonic() - start
+    lines = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    print(f"refused in {seconds:.1f} s: {lines}")
+    assert done.returncode and len(lines) == 1 and done.stdout.splitlines()[-1] == lines[0], done.stdout
+    assert "Traceback" not in done.stdout and "Error" not in done.stdout and 'File "' not in done.stdout, done.stdout
+    assert seconds < 6
+    return lines[0]
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_mistake_in_the_configuration_is_one_sentence(fresh, tmp_path, mistake):
+    text, key = REFUSED[mistake]
+    assert key in refusal(fresh, *overlay(tmp_path, text))
+
+
+def test_a_missing_section_is_one_sentence(tmp_path):
+    copy_project(tmp_path)
+    edit(tmp_path / "config/config.yaml", "\nfid: {}\n", "\n")
+    assert "`fid` is missing" in refusal(tmp_path, *TOY)
+
+
+def test_an_unwise_delta_is_a_warning(fresh, tmp_path):
+    done = snakemake(fresh, "--dry-run", *overlay(tmp_path, "datasets: {digits: {delta: 1.0e-4}}"))
+    assert done.returncode == 0 and "warning: `datasets.digits.delta` is 0.0001" in done.stdout
+
+
+def test_rules_run_the_python_that_runs_snakemake(fresh, tmp_path):
+    """Also when no environment is activated and another Python, or none, is on the path."""
+    run, tools = copy_project(tmp_path / "run"), tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "sh", "tee"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "python").write_text("#!/bin/sh\nexit 97\n")
+    (tools / "python").chmod(0o755)
+    program, target = Path(sys.executable).parent / "snakemake", "results/digits/internal/train.h5"
+    done = subprocess.run(
+        [program, "--cores", "1", *TOY, "--", target],
+        cwd=run,
+        env={"PATH": str(tools), "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    assert (run / target).stat().st_mode & 0o777 == 0o600
+    assert (run / "results/digits/internal").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_linter_has_nothing_to_say(fresh):
+    done = snakemake(fresh, "--lint")
+    assert done.returncode == 0 and "Congratulations" in done.stdout, done.stdout
+
+
+def rule_texts() -> dict[str, str]:
+    """The text of every rule that is written out (``use rule`` inherits)."""
+    text = "".join(path.read_text() + "\n\n" for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    return dict(re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("rule", sorted(rule_texts()))
+def test_every_rule_states_what_a_cluster_needs(rule):
+    text = rule_texts()[rule]
+    for directive in ("output", "log", "benchmark", "conda", "threads", "resources", "params", "shell"):
+        assert re.search(rf"^    {directive}:", text, re.M), f"{rule} has no {directive}"
+    for resource in ("mem_mb", "runtime", "gpu"):
+        assert re.search(rf"^        {resource}=\d+,", text, re.M), f"{rule} has no {resource}"
+    stage = rule.split("_")[0]
+    assert f'version=stage_version("{stage}"),' in text and f'"python -m privimage.{stage} ' in text
+    assert re.search(r" 2>&1 \| tee \{log:q\}\"\s*$", text)
+
+
+def test_every_stage_has_a_rule():
+    assert {rule.split("_")[0] for rule in rule_texts()} == set(STAGES)
+
+
+def test_nobody_lets_half_written_files_pass_as_done():
+    flag = "--keep-" + "incomplete"
+    users = ("profiles/", "tests/", "Makefile", "README.md", ".ci/")
+    files = [path for path in project_files() if str(path).startswith(users)]
+    assert len(files) > 10 and not [path for path in files if flag[2:] in (ROOT / path).read_text(errors="ignore")]
+
+
+def test_the_configuration_is_read_without_torch_in_less_than_a_second():
+    code = "import sys, time; import privimage.config; assert 'torch' not in sys.modules; print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1

@@ -1,0 +1,67 @@
+# What there is to report of a data set: its releases, queries, references and times.
+
+from itertools import product
+
+
+def reference_split(wildcards):
+    split = CONFIG.stage("fid", dataset=wildcards.dataset)["reference_split"]
+    return f"results/{wildcards.dataset}/internal/{split}.h5"
+
+
+def cells(dataset, *, internal):
+    """One entry a release of the data set: its coordinates and files."""
+    unconditional = len(CONFIG.datasets[dataset].class_names) == 1
+    entries = []
+    for method, seed, epsilon in product(CONFIG.run.methods, CONFIG.run.seeds, map(epsilon_label, CONFIG.run.epsilons)):
+        shared = f"{method}/seed{seed}"
+        cell = f"{shared}/eps{epsilon}"
+        entry = {
+            "privacy": f"results/{dataset}/{cell}/privacy.json",
+            "images": f"results/{dataset}/{cell}/images.h5",
+            "subset": f"results/{dataset}/{shared}/subset.json",
+        }
+        if internal:
+            entry["fid"] = f"results/{dataset}/internal/{cell}/fid.json"
+            entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
+            if not unconditional:
+                entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
+        entries.append(({"method": method, "seed": seed, "epsilon": float(epsilon)}, entry))
+    return entries
+
+
+def cell_files(internal):
+    return lambda wildcards: [f for _, entry in cells(wildcards.dataset, internal=internal) for f in entry.values()]
+
+
+def cells_flag(internal):
+    return lambda wildcards: canonical([{**c, **e} for c, e in cells(wildcards.dataset, internal=internal)])
+
+
+def queries(wildcards):
+    names = {CONFIG.methods[method].query for method in CONFIG.run.methods}
+    return [f"results/{wildcards.dataset}/query/{name}.json" for name in sorted(names - {None})]
+
+
+def real_accuracies(wildcards):
+    if len(CONFIG.datasets[wildcards.dataset].class_names) == 1:
+        return []
+    return [f"results/{wildcards.dataset}/internal/real/seed{seed}/accuracy.json" for seed in CONFIG.run.seeds]
+
+
+def benchmarks(wildcards):
+    """Where the stages left their times; files of stages that were not needed are absent."""
+    public = CONFIG.datasets[wildcards.dataset].public
+    folder = f"results/{wildcards.dataset}/internal/benchmarks"
+    files = {
+        f"{stage}/{public}": f"results/public/{public}/benchmarks/{stage}.tsv" for stage in ("preprocess", "classifier")
+    }
+    files |= {"preprocess": f"{folder}/preprocess.tsv"}
+    files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
+    for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
+        for stage in ("select", "pretrain"):
+            files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
+        for epsilon in map(epsilon_label, CONFIG.run.epsilons):
+            for stage in ("finetune", "sample", "fid", "accuracy"):
+                label = f"{stage}/{method}/seed{seed}/eps{epsilon}"
+                files[label] = f"{folder}/{stage}/{method}-seed{seed}-eps{epsilon}.tsv"
+    return canonical(files)
