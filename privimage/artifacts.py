@@ -50,6 +50,7 @@ class ImageSet:
     labels: np.ndarray
     class_names: tuple[str, ...]
     source: str
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -76,7 +77,9 @@ class ImageSet:
             with h5py.File(temporary, "w") as file:
                 file.create_dataset("images", data=self.images)
                 file.create_dataset("labels", data=self.labels)
+                made_by = asdict(self.provenance) if self.provenance else None
                 meta = {"class_names": self.class_names, "source": self.source, "counts": self.counts}
+                meta["provenance"] = made_by
                 file.attrs["metadata"] = json.dumps(meta)
 
         _write_file(path, fill)
@@ -100,7 +103,8 @@ class ImageSet:
             pixels = np.zeros(shape, np.uint8)
         else:
             pixels = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)  # [N, H, W, C]
-        return cls(pixels, labels, tuple(meta["class_names"]), meta["source"])
+        made_by = Provenance(**meta["provenance"]) if meta["provenance"] else None
+        return cls(pixels, labels, tuple(meta["class_names"]), meta["source"], made_by)
 
 
 @dataclass(frozen=True)
@@ -366,12 +370,13 @@ def _write_file(path: Path, fill: Callable[[Path], Any]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o600 if "internal" in path.absolute().parts else 0o644)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was created, renamed or deleted in the folder survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

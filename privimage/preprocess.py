@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from privimage import cli
-from privimage.artifacts import ImageSet
+from privimage.artifacts import ImageSet, Provenance
 from privimage.data import READERS
 from privimage.errors import UserError
+from privimage.schema import plain
 from privimage.settings import Declared, Source
 
 VERSION = 1
@@ -60,11 +62,14 @@ def main() -> None:
     parser.add_argument("--holdout", required=True, type=Path, help="HDF5 to write")
     args = parser.parse_args()
     declared = cli.settings_from(Declared, args.declared, "--declared") if args.declared else None
-    train, holdout = run(cli.settings_from(Source, args.settings), declared)
+    source = cli.settings_from(Source, args.settings)
+    train, holdout = run(source, declared)
     for doubt in doubts(train, declared) if declared else ():
         print(f"warning: {doubt}", file=sys.stderr)
-    train.write(args.train)
-    holdout.write(args.holdout)
+    # Where the images lay on this machine is nobody's business.
+    provenance = Provenance("preprocess", VERSION, {k: v for k, v in plain(source).items() if k != "path"})
+    replace(train, provenance=provenance).write(args.train)
+    replace(holdout, provenance=provenance).write(args.holdout)
 
 
 if __name__ == "__main__":

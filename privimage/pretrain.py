@@ -17,7 +17,6 @@ import torch
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, fingerprint, flatten
-from privimage.config import canonical
 from privimage.device import default_device
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.training import train
@@ -55,7 +54,13 @@ def selected(
 
 
 def run(
-    public: ImageSet, subset: Subset, settings: PretrainSettings, declared: Declared, seed: int, checkpoint: Checkpoint
+    public: ImageSet,
+    subset: Subset,
+    settings: PretrainSettings,
+    declared: Declared,
+    seed: int,
+    checkpoint: Checkpoint,
+    provenance: Provenance,
 ) -> Weights:
     """The pretrained (or only initialised) model."""
     index, labels, names = selected(public, subset, declared.class_names)
@@ -70,14 +75,13 @@ def run(
         tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},
         network=model.describe(),
         facts={"class_names": names, "policy": subset.policy, "num_images": len(index)},
-        provenance=Provenance("pretrain", VERSION, plain(settings)),
+        provenance=provenance,
     )
 
 
 def main() -> None:
     """Run the stage from the command line."""
     parser = cli.parser("pretrain", __doc__, PretrainSettings)
-    parser.add_argument("--method", required=True, help="row of the methods' table, for messages")
     parser.add_argument("--seed", required=True, type=int, help="seed of initialisation and of the order of images")
     parser.add_argument("--public", required=True, type=Path, help="public training images")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
@@ -88,12 +92,12 @@ def main() -> None:
     settings = cli.settings_from(PretrainSettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
-    name = fingerprint({**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION,
-                        "class_names": canonical(list(declared.class_names))})  # fmt: skip
+    facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
+    name = fingerprint({**facts, "class_names": list(declared.class_names)})
     checkpoint = Checkpoint(args.checkpoints / name, name)
-    made = run(ImageSet.read(args.public), Subset.read(args.subset), settings, declared, args.seed, checkpoint)
-    provenance = Provenance("pretrain", VERSION, plain(settings), parents)
-    Weights(made.kind, made.tensors, made.network, made.facts, provenance).write(args.weights)
+    provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
+    public, subset = ImageSet.read(args.public), Subset.read(args.subset)
+    run(public, subset, settings, declared, args.seed, checkpoint, provenance).write(args.weights)
     checkpoint.remove()
 
 

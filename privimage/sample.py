@@ -8,19 +8,21 @@ Source: Karras et al. 2022, algorithm 1; Li et al. 2024.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from privimage import cli
-from privimage.artifacts import ImageSet, Weights, write_bytes
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256, write_bytes
 from privimage.device import default_device
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
 from privimage.diffusion.sampler import SAMPLERS, guided, noise_levels
 from privimage.diffusion.training import generator_for
 from privimage.progress import progress
 from privimage.reporting.grid import image_grid
+from privimage.schema import plain
 from privimage.settings import SampleSettings
 
 VERSION = 1
@@ -60,7 +62,10 @@ def main() -> None:
     weights = Weights.read(args.weights, "diffusion")
     settings = cli.settings_from(SampleSettings, args.settings)
     made = run(denoiser_from(weights, "ema"), weights.facts["class_names"], settings, args.seed)
-    made.write(args.images)
+    provenance = Provenance(
+        "sample", VERSION, {**plain(settings), "seed": args.seed}, {"weights": sha256(args.weights)}
+    )
+    replace(made, provenance=provenance).write(args.images)
     write_bytes(args.grid, image_grid(made.images, made.labels, made.class_names))
 
 

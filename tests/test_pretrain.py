@@ -49,7 +49,9 @@ def test_a_subset_of_another_public_set_is_refused():
 
 
 def test_no_public_data_gives_an_initialised_network(tmp_path):
-    made = pretrain.run(public(), subset("none"), SETTINGS, declared("x", "y"), 0, Checkpoint(tmp_path, "x"))
+    made = pretrain.run(
+        public(), subset("none"), SETTINGS, declared("x", "y"), 0, Checkpoint(tmp_path, "x"), PROVENANCE
+    )
     assert made.network["num_labels"] == 2
     assert all(torch.equal(made.group("raw")[k], v) for k, v in made.group("ema").items())
     assert made.facts["num_images"] == 0
@@ -61,8 +63,8 @@ def test_no_public_data_gives_an_initialised_network(tmp_path):
 def test_pretraining_trains_every_label_embedding(tmp_path, policy, names):
     chosen = subset(policy, x=["dog"], y=["ant", "cow"])
     start = pretrain.run(public(), subset("none"), SETTINGS, declared(*"abcd"[: 4 if policy == "whole" else 2]), 0,
-                         Checkpoint(tmp_path / "none", "x")).group("raw")  # fmt: skip
+                         Checkpoint(tmp_path / "none", "x"), PROVENANCE).group("raw")  # fmt: skip
     settings = PretrainSettings(**{**SETTINGS.__dict__, "num_steps": 10, "label_dropout": 0.3})
-    made = pretrain.run(public(), chosen, settings, declared(*names), 0, Checkpoint(tmp_path / "x", "x"))
+    made = pretrain.run(public(), chosen, settings, declared(*names), 0, Checkpoint(tmp_path / "x", "x"), PROVENANCE)
     before, after = (w["network.label_embedding.weight"] for w in (start, made.group("raw")))
     assert ((before - after).abs().max(dim=1).values > 1e-3).all()

@@ -40,11 +40,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from privimage.artifacts import sha256, write_bytes, write_text
+from privimage.artifacts import sha256, sync_folder, write_bytes, write_text
 from privimage.errors import UserError
 from privimage.privacy.accounting import epsilon
 from privimage.privacy.event import Event
-from privimage.privacy.randomness import SecretKey, sync_folder
+from privimage.privacy.randomness import SecretKey
 from privimage.settings import NAME, Declared
 
 Record = dict[str, Any]

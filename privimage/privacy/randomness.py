@@ -25,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from scipy.special import ndtri
 
+from privimage.artifacts import sync_folder
 from privimage.errors import UserError
 
 KEY_BYTES = 32
@@ -113,12 +114,3 @@ class SecretKey:
         subkey = hashlib.blake2b(what, key=self.secret, digest_size=KEY_BYTES, person=b"privimage").digest()
         cipher = Cipher(algorithms.ChaCha20(subkey, bytes(16)), mode=None)  # one stream a subkey: the nonce is free
         return cipher.encryptor().update(bytes(size))
-
-
-def sync_folder(folder: Path) -> None:
-    """What was created, renamed or deleted in the folder survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -39,6 +39,7 @@ rule query:
         "results/{dataset}/internal/logs/query/{query}.log",
     benchmark:
         "results/{dataset}/internal/benchmarks/query/{query}.tsv"
+    priority: 10  # much waits for it
     conda:
         "../../envs/privimage.yaml"
     threads: 1
@@ -67,6 +68,7 @@ rule select:
         "results/{dataset}/internal/logs/select/{method}-seed{seed}.log",
     benchmark:
         "results/{dataset}/internal/benchmarks/select/{method}-seed{seed}.tsv"
+    priority: 10  # much waits for it
     conda:
         "../../envs/privimage.yaml"
     threads: 1
@@ -96,6 +98,7 @@ rule pretrain:
         "results/{dataset}/internal/logs/pretrain/{method}-seed{seed}.log",
     benchmark:
         "results/{dataset}/internal/benchmarks/pretrain/{method}-seed{seed}.tsv"
+    priority: 10  # much waits for it
     conda:
         "../../envs/privimage.yaml"
     threads: 1
@@ -109,7 +112,7 @@ rule pretrain:
         checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
         version=stage_version("pretrain"),
     shell:
-        "python -m privimage.pretrain --method {wildcards.method:q} --seed {wildcards.seed}"
+        "python -m privimage.pretrain --seed {wildcards.seed}"
         " --public {input.public:q} --subset {input.subset:q} --declared {params.declared:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"

@@ -36,6 +36,7 @@ rule classifier:
         "results/public/{public}/logs/classifier.log",
     benchmark:
         "results/public/{public}/benchmarks/classifier.tsv"
+    priority: 10  # much waits for it
     conda:
         "../../envs/privimage.yaml"
     threads: 1
