@@ -27,8 +27,8 @@ rule all:
 
 
 include: "workflow/rules/public.smk"
-include: "workflow/rules/private.smk"
 include: "workflow/rules/releases.smk"
+include: "workflow/rules/private.smk"
 include: "workflow/rules/evaluate.smk"
 
 

@@ -24,7 +24,7 @@ from privimage.schema import plain
 from privimage.settings import AccuracySettings
 
 VERSION = 1
-PROTOCOLS = ("last-epoch",)
+PROTOCOL = "last-epoch"  # the epoch that counts
 CNN_MOMENTUM, CNN_WEIGHT_DECAY = 0.9, 5e-4  # of the paper's evaluation
 
 
@@ -33,7 +33,6 @@ def run(
     test: ImageSet,
     settings: AccuracySettings,
     seed: int,
-    protocol: str,
     provenance: Provenance,
 ) -> Accuracy:
     """The accuracy on ``test`` of every classifier in the settings, trained on ``train``.
@@ -51,7 +50,7 @@ def run(
     return Accuracy(
         classifiers=classifiers,
         mean_accuracy=float(np.mean([entry["mean"] for entry in classifiers.values()])),
-        protocol=protocol,
+        protocol=PROTOCOL,
         num_train=len(train.labels),
         num_test=len(test.labels),
         provenance=provenance,
@@ -81,7 +80,6 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True, help="synthetic images, or real ones to compare with")
     parser.add_argument("--test", type=Path, required=True, help="real test images")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation and order")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default=PROTOCOLS[0], help="which epoch counts")
     parser.add_argument("--result", type=Path, required=True, help="the accuracies (output)")
     args = parser.parse_args()
     settings = cli.settings_from(AccuracySettings, args.settings)
@@ -89,7 +87,7 @@ def main() -> None:
     parents = {} if "internal" in args.train.absolute().parts else {"train": sha256(args.train)}
     provenance = Provenance("accuracy", VERSION, {**plain(settings), "seed": args.seed}, parents)
     train, test = ImageSet.read(args.train), ImageSet.read(args.test)
-    run(train, test, settings, args.seed, args.protocol, provenance).write(args.result)
+    run(train, test, settings, args.seed, provenance).write(args.result)
 
 
 def _check(train: ImageSet, test: ImageSet) -> None:

@@ -69,6 +69,14 @@ class ImageSet:
         """Images of each class."""
         return np.bincount(self.labels, minlength=len(self.class_names)).tolist()
 
+    @property
+    def identity(self) -> str:
+        """A hash of what the set holds, whichever version wrote it. Of sensitive images: for the state folder alone."""
+        digest = hashlib.sha256(f"{self.images.shape}{self.class_names}".encode())
+        digest.update(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels))
+        return digest.hexdigest()
+
     def write(self, path: Path) -> None:
         """The file and its checksum exist."""
         import h5py
@@ -121,6 +129,12 @@ class Weights:
     network: dict[str, Any]
     facts: dict[str, Any]
     provenance: Provenance
+
+    @property
+    def identity(self) -> str:
+        """A hash of the network and its weights, whichever version wrote them."""
+        names = self.facts.get("class_names")
+        return _seal({"tensors": tensors_sha256(self.tensors), "network": self.network, "class_names": names})
 
     def group(self, name: str) -> dict[str, Any]:
         """The tensors of one group, without its prefix."""
@@ -201,6 +215,11 @@ class QueryResult(JsonArtifact):
     event: Event
     private: bool
     provenance: Provenance
+
+    @property
+    def identity(self) -> str:
+        """A hash of the histogram and its cost, whichever version wrote them."""
+        return _seal({**asdict(self), "provenance": None})
 
     @classmethod
     def _from_json(cls, body: dict[str, Any]) -> QueryResult:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from privimage.artifacts import make_folder, tensors_sha256
+from privimage.artifacts import make_folder, sync_folder, tensors_sha256
 from privimage.config import canonical
 from privimage.errors import UserError
 
@@ -33,19 +33,22 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 class Checkpoint:
     """One checkpoint in ``folder``: tensors and JSON-like state, replaced as a whole.
 
+    ``name`` is the fingerprint, compared again on loading. Messages name the folder ``shown``, where the folder's own
+    path holds a fingerprint of sensitive data.
+
     Raises:
         UserError: if another process works in the folder.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = Path(folder), name
+    def __init__(self, folder: Path, name: str, shown: Path | None = None) -> None:
+        self.folder, self.name, self.shown = Path(folder), name, shown or folder
         make_folder(self.folder)
         self.folder.chmod(0o700)
         self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until the process ends
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{self.folder} is in use by another process; wait for it or stop it.") from None
+            raise UserError(f"a run under {self.shown} is in use by another process; wait or stop it.") from None
 
     @property
     def path(self) -> Path:
@@ -63,6 +66,7 @@ class Checkpoint:
             os.fsync(file.fileno())
         temporary.chmod(0o600)
         temporary.replace(self.path)
+        sync_folder(self.folder)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The tensors and state of the last checkpoint, or None if there is none.
@@ -79,11 +83,11 @@ class Checkpoint:
             seal = fingerprint({"name": body["name"], "state": body["state"], "tensors": tensors_sha256(tensors)})
             whole = seal == body["sha256"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({error}); delete the folder to start anew.") from error
+            raise UserError(f"a checkpoint under {self.shown} is damaged ({error}); delete it.") from error
         if not whole:
-            raise UserError(f"{self.path} is damaged (checksum); delete the folder to start anew.")
+            raise UserError(f"a checkpoint under {self.shown} is damaged (checksum); delete it.")
         if body["name"] != self.name:
-            raise UserError(f"{self.path} belongs to other settings or inputs; delete the folder to start anew.")
+            raise UserError(f"a checkpoint under {self.shown} belongs to other settings or inputs; delete it.")
         return tensors, body["state"]
 
     def remove(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
@@ -44,6 +45,35 @@ def settings_from(cls: type, text: str, flag: str = "--settings") -> Any:
     except json.JSONDecodeError as error:
         raise UserError(f"{flag} is not JSON ({error}); expected an object such as {{}}.") from error
     return build(cls, value, flag)
+
+
+def positive(text: str) -> float:
+    """A flag's value as a finite number above 0."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """A flag's value as a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def budget(text: str) -> float | None:
+    """A flag's value as an epsilon, or None where it says `none`."""
+    return None if text == "none" else positive(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A flag's value, a JSON list of texts, as a tuple."""
+    value = json.loads(text)
+    if not (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
+        raise argparse.ArgumentTypeError(f'{text} is not a list such as ["cat", "dog"]')
+    return tuple(value)
 
 
 def run(main: Callable[[], None]) -> None:

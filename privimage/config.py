@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def _check(config: Config) -> Iterable[str]:
     for label, row in config.datasets.items():
         _known(f"datasets.{label}.public", row.public, config.publics)
         yield from _check_dataset(config, label, row)
+    yield from _check_shared(config)
 
 
 def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
@@ -242,6 +244,20 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
     if row.fid.feature_network == "inception" and not row.fid.inception_path:
         raise ConfigError(f"`{where}.fid.inception_path` is missing; the feature network `inception` needs its file.")
+
+
+def _check_shared(config: Config) -> Iterable[str]:
+    """A sentence for every set of images that several rows to be run draw from."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for label in config.run.datasets:
+        row = config.datasets[label]
+        rows.setdefault((row.source, realpath(row.path or "")), []).append(label)
+    for labels in rows.values():
+        if len(labels) > 1:
+            yield (
+                f"{', '.join(f'`datasets.{label}`' for label in labels)} draw from the same images: their costs add "
+                "up, though the odometer, the budget and the report of each count its own alone."
+            )
 
 
 def _check_path(where: str, row: Any) -> None:

@@ -9,7 +9,8 @@ Source: Li et al. 2024 (query and DP-SGD in one budget); Dockhorn et al. 2023 (K
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from privimage import cli
-from privimage.artifacts import Curve, ImageSet, Provenance, QueryResult, Weights, sha256
+from privimage.artifacts import Curve, ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
 from privimage.device import default_device
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
@@ -82,13 +83,13 @@ class Saves:
     """The checkpoint of one release, and the step to go on from."""
 
     def __init__(self, release: Release, mechanism: Mechanism) -> None:
-        self.release, self.every = release, Every(SAVE_SECONDS)
-        self.checkpoint = Checkpoint(release.folder / "checkpoint", "finetune")
+        self.release, self.every, self.num_steps = release, Every(SAVE_SECONDS), mechanism.settings.num_steps
+        self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
         self.environment = {  # what must be the same for replayed steps to come out the same, besides weights and draws
             "key": mechanism.key.identity,
             "microbatch_size": mechanism.microbatch_size,
             "threads": torch.get_num_threads(),
-            "device": str(default_device()),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "torch": torch.__version__,
         }
 
@@ -99,19 +100,36 @@ class Saves:
 
     def resume(self, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam) -> tuple[int, list]:
         """The step to go on from, and the curve up to there; model, average and optimiser are as they were then."""
-        saved = self.checkpoint.load()
-        if saved is None:  # nothing was taken, or what was taken is lost and counts
-            start = self.release.reserved_steps
-            self.save(start, model, ema, optimizer, [])
-            return start, []
-        tensors, state = saved
-        restore_training(tensors, model, ema, optimizer)
-        same = self.release.replayable and state["environment"] == self.environment
-        start, rows = state["step"], [tuple(row) for row in state["curve"]]
-        if not same:  # what was reserved cannot be replayed: skip it, and on the disk before anything new is drawn
-            start = max(start, self.release.reserved_steps)
-            self.save(start, model, ema, optimizer, rows)
+        saved, kept, rows = self.checkpoint.load(), 0, []
+        if saved:
+            tensors, state = saved
+            restore_training(tensors, model, ema, optimizer)
+            kept, rows = state["step"], [tuple(row) for row in state["curve"]]
+            if state["environment"] == self.environment:
+                return kept, rows
+        # What was reserved since then cannot be replayed: skip it, and on the disk before anything new is drawn.
+        start = max(kept, self.release.reserved_steps)
+        self._tell(kept, start)
+        self.save(start, model, ema, optimizer, rows)
         return start, rows
+
+    def _tell(self, kept: int, start: int) -> None:
+        """Say what is lost; refuse if nothing would be left.
+
+        Raises:
+            UserError: if every step was reserved and none survives.
+        """
+        if kept == 0 and start >= self.num_steps:
+            raise UserError(
+                f"all {start} steps were reserved before a crash and none can be replayed; delete the release's folder "
+                f"in {self.release.folder.parent} (the odometer names it) to draw anew, which is charged again."
+            )
+        if start > kept:
+            print(
+                f"warning: {start - kept} of {self.num_steps} steps were reserved before a crash and cannot be "
+                "replayed (other key, microbatch size, threads, device or library); they count and are skipped.",
+                file=sys.stderr,
+            )
 
 
 def _step(
@@ -138,7 +156,7 @@ def _step(
         step=step,
     )
     for name, parameter in model.named_parameters():
-        parameter.grad = gradient[name]
+        parameter.grad = gradient[name].to(parameter.dtype)
     optimizer.step()
     return step, losses.mean().item() if len(losses) else 0.0, len(losses)
 
@@ -152,7 +170,7 @@ def draw_batch(
     key: SecretKey,
     step: int,
 ) -> NoisyBatch:
-    """The images at ``index`` with their diffusion noise, keyed by image: adding one image moves no other's draw."""
+    """The images at ``index`` with their diffusion noise, keyed by image and step: a replay draws the same."""
     parts = [_draw_image(pixels, labels, int(i), settings, no_label, key, step) for i in index]
     if parts:
         return NoisyBatch(*(torch.cat(tensors) for tensors in zip(*parts)))
@@ -187,6 +205,20 @@ def paid_query(releases: Sequence[str], query: QueryResult | None, declared: Dec
     return [query.event] if query else []
 
 
+def check_lineage(pretrained: Weights, subset: Subset, hashes: Mapping[str, str]) -> None:
+    """Return if the query that is paid for is the one that chose the public data behind the pretrained model.
+
+    ``hashes`` are those of the files handed over: ``subset``, and ``query`` if there is one.
+
+    Raises:
+        UserError: if the model was pretrained on another subset, or the subset made from another query or none.
+    """
+    if pretrained.provenance.parents.get("subset") != hashes["subset"]:
+        raise UserError("the pretrained model was made from another --subset; give the one that it was pretrained on.")
+    if subset.provenance.parents.get("query") != hashes.get("query"):
+        raise UserError("the subset was not made from the --query handed over; its cost is then not what is stated.")
+
+
 def _starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -> Denoiser:
     model = denoiser_from(pretrained, "ema")
     if (model.resolution, model.channels) != images.images.shape[2:]:
@@ -196,6 +228,10 @@ def _starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -
         )
     if images.class_names != declared.class_names:
         raise UserError("the sensitive images have other classes than declared; rerun preprocess.")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise UserError(
+            "the pretrained model has weights that are not finite; rerun pretrain with a lower learning rate."
+        )
     names = tuple(pretrained.facts["class_names"])
     return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))
 
@@ -207,6 +243,11 @@ def main() -> None:
     declared = cli.settings_from(Declared, args.declared, "--declared")
     query = QueryResult.read(args.query) if args.query else None
     before = paid_query(args.releases, query, declared)
+    parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
+    parents |= {"query": sha256(args.query)} if args.query else {}
+    pretrained, images = Weights.read(args.pretrained, "diffusion"), ImageSet.read(args.images)
+    check_lineage(pretrained, Subset.read(args.subset), parents)
+    model = _starting_model(pretrained, declared, images)
     noise_multiplier = accounting.calibrate(
         before,
         sampling_probability=settings.sampling_probability,
@@ -214,14 +255,12 @@ def main() -> None:
         epsilon=args.epsilon,
         delta=declared.delta,
     )
-    parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
-    parents |= {"query": sha256(args.query)} if args.query else {}
-    facts = {
-        **parents,
-        "images": sha256(args.images),
+    facts = {  # what the draw depends on; the query acts through the pretrained model and the noise
+        "images": images.identity,
+        "pretrained": pretrained.identity,
+        "query": query.identity if query else None,
         "settings": plain(settings),
         "num_images": declared.num_images,
-        "class_names": list(declared.class_names),
         "noise_multiplier": noise_multiplier,
         "epsilon": args.epsilon,
         "seed": args.seed,
@@ -232,10 +271,9 @@ def main() -> None:
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
     statement = accounting.statement([*before, event], declared, args.epsilon, provenance)
-    with Ledger(args.state_dir, args.dataset, declared).open("finetune", fingerprint(facts), label) as release:
+    ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
+    with ledger.open("finetune", fingerprint(facts), label) as release:
         if not release.finished:
-            images = ImageSet.read(args.images)
-            model = _starting_model(Weights.read(args.pretrained, "diffusion"), declared, images)
             release.reserve([event], continuing=release.reserved_steps > 0)
             mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, args.microbatch_size)
             model, ema, curve = run(model, images, mechanism, release)
@@ -254,7 +292,7 @@ def _arguments() -> Any:
     parser = cli.parser("finetune", __doc__, FinetuneSettings)
     parser.add_argument("--dataset", required=True, help="name of the sensitive set, for the ledger")
     parser.add_argument("--method", required=True, help="row of the methods' table")
-    parser.add_argument("--epsilon", required=True, type=float, help="target of everything this method releases")
+    parser.add_argument("--epsilon", required=True, type=cli.positive, help="target of everything this method releases")
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment; privacy noise ignores it")
     parser.add_argument(
         "--releases", required=True, nargs="+", choices=("query", "finetune"), help="what the method releases"
@@ -264,10 +302,13 @@ def _arguments() -> Any:
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--query", type=Path, help="noisy query, if the method releases one")
     parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--budget", type=cli.budget, help="epsilon of everything ever drawn from the set, or `none`")
     parser.add_argument(
         "--state-dir", required=True, type=Path, help="keys, checkpoints and odometer; outlives results"
     )
-    parser.add_argument("--microbatch-size", type=int, default=64, help="images at once; changes memory, not results")
+    parser.add_argument(
+        "--microbatch-size", type=cli.count, default=64, help="images at once; changes memory, not results"
+    )
     parser.add_argument("--weights", required=True, type=Path, help="output: the private model")
     parser.add_argument("--privacy", required=True, type=Path, help="output: the privacy statement")
     parser.add_argument("--curve", required=True, type=Path, help="output: training curve, internal")

@@ -22,7 +22,7 @@ from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.training import train
 from privimage.errors import UserError
 from privimage.schema import plain
-from privimage.settings import Declared, PretrainSettings
+from privimage.settings import PretrainSettings
 
 VERSION = 1
 
@@ -57,13 +57,13 @@ def run(
     public: ImageSet,
     subset: Subset,
     settings: PretrainSettings,
-    declared: Declared,
+    class_names: tuple[str, ...],
     seed: int,
     checkpoint: Checkpoint,
     provenance: Provenance,
 ) -> Weights:
     """The pretrained (or only initialised) model."""
-    index, labels, names = selected(public, subset, declared.class_names)
+    index, labels, names = selected(public, subset, class_names)
     resolution, channels = public.images.shape[2:]
     model = new_denoiser(settings.network, resolution, channels, len(names), seed).to(default_device())
     ema = model
@@ -85,19 +85,18 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int, help="seed of initialisation and of the order of images")
     parser.add_argument("--public", required=True, type=Path, help="public training images")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
-    parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--weights", required=True, type=Path, help="output: the pretrained model")
     args = parser.parse_args()
     settings = cli.settings_from(PretrainSettings, args.settings)
-    declared = cli.settings_from(Declared, args.declared, "--declared")
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
     facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
-    name = fingerprint({**facts, "class_names": list(declared.class_names)})
+    name = fingerprint({**facts, "class_names": list(args.class_names)})
     checkpoint = Checkpoint(args.checkpoints / name, name)
     provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
     public, subset = ImageSet.read(args.public), Subset.read(args.subset)
-    run(public, subset, settings, declared, args.seed, checkpoint, provenance).write(args.weights)
+    run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance).write(args.weights)
     checkpoint.remove()
 
 

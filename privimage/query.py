@@ -46,12 +46,7 @@ def run(
     key: SecretKey,
     provenance: Provenance,
 ) -> QueryResult:
-    """The noisy histogram; its noise comes from the key alone.
-
-    Raises:
-        UserError: if the images, the classifier and what was declared do not fit together.
-    """
-    check(images, public_class_names, settings, declared)
+    """The noisy histogram; its noise comes from the key alone. What is handed over was checked (``check``)."""
     _warn_of_the_unwise(len(images.labels), settings, declared)
     counts = histogram(images, classifier, len(public_class_names), settings.top_k)
     noisy = gaussian(counts, sqrt(settings.top_k), settings.noise_multiplier, key, "query")
@@ -140,26 +135,27 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="sensitive training images")
     parser.add_argument("--classifier", type=Path, required=True, help="public classifier")
     parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--budget", type=cli.budget, help="epsilon of everything ever drawn from the set, or `none`")
     parser.add_argument("--state-dir", type=Path, required=True, help="keys and odometer; outlives results")
     parser.add_argument("--histogram", type=Path, required=True, help="output: the noisy histogram")
     args = parser.parse_args()
     settings = cli.settings_from(QuerySettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
-    parents = {"classifier": sha256(args.classifier)}
-    facts = {
-        **parents,
+    images, weights = ImageSet.read(args.images), Weights.read(args.classifier, "classifier")
+    facts = {  # what the draw depends on
         "dataset": args.dataset,
-        "images": sha256(args.images),
+        "images": images.identity,
+        "classifier": weights.identity,
         "settings": plain(settings),
         "class_names": list(declared.class_names),
         "version": VERSION,
     }
     label = f"query top_k {settings.top_k} noise_multiplier {settings.noise_multiplier:g}"
-    with Ledger(args.state_dir, args.dataset, declared).open("query", fingerprint(facts), label) as release:
+    ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
+    with ledger.open("query", fingerprint(facts), label) as release:
         if not release.finished:
-            images, weights = ImageSet.read(args.images), Weights.read(args.classifier, "classifier")
             classifier, names = load_classifier(weights), weights.facts["class_names"]
-            provenance = Provenance("query", VERSION, plain(settings), parents)
+            provenance = Provenance("query", VERSION, plain(settings), {"classifier": sha256(args.classifier)})
             check(images, names, settings, declared)
             release.reserve([event_of(settings)])
             result = run(images, classifier, names, settings, declared, release.key, provenance)

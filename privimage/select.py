@@ -24,7 +24,7 @@ from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, sha25
 from privimage.errors import UserError
 from privimage.methods import Policy
 from privimage.schema import plain
-from privimage.settings import Declared, SelectSettings
+from privimage.settings import SelectSettings
 
 VERSION = 1
 
@@ -33,7 +33,7 @@ def run(
     policy: Policy,
     public_class_names: tuple[str, ...],
     query: QueryResult | None,
-    declared: Declared,
+    class_names: tuple[str, ...],
     settings: SelectSettings,
     seed: int,
     provenance: Provenance,
@@ -44,8 +44,8 @@ def run(
         UserError: if policy and query contradict each other, the query belongs to other classes or holds
             numbers that are not finite, or there are too few public classes.
     """
-    _check(policy, public_class_names, query, declared, settings)
-    num_classes, count = len(declared.class_names), settings.classes_per_label
+    _check(policy, public_class_names, query, class_names, settings)
+    num_classes, count = len(class_names), settings.classes_per_label
     if policy == "query":
         chosen = assign(np.array(query.histogram), count)
     elif policy == "random":
@@ -54,7 +54,7 @@ def run(
     else:
         chosen = [[] for _ in range(num_classes)]
     names = [[public_class_names[index] for index in row] for row in chosen]
-    return Subset(policy, dict(zip(declared.class_names, names)), provenance)
+    return Subset(policy, dict(zip(class_names, names)), provenance)
 
 
 def assign(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]:
@@ -79,24 +79,23 @@ def main() -> None:
     parser.add_argument("--policy", choices=get_args(Policy), required=True, help="the method's policy")
     parser.add_argument("--public", type=Path, required=True, help="public training images")
     parser.add_argument("--query", type=Path, help="the noisy histogram, for the policy `query`")
-    parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
+    parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")
     parser.add_argument("--seed", type=int, required=True, help="of the policy `random`")
     parser.add_argument("--subset", type=Path, required=True, help="public classes of each class (output)")
     args = parser.parse_args()
     settings = cli.settings_from(SelectSettings, args.settings)
-    declared = cli.settings_from(Declared, args.declared, "--declared")
     parents = {name: sha256(path) for name, path in (("public", args.public), ("query", args.query)) if path}
     provenance = Provenance("select", VERSION, {**plain(settings), "seed": args.seed}, parents)
     query = QueryResult.read(args.query) if args.query else None
     names = ImageSet.read(args.public).class_names
-    run(args.policy, names, query, declared, settings, args.seed, provenance).write(args.subset)
+    run(args.policy, names, query, args.class_names, settings, args.seed, provenance).write(args.subset)
 
 
 def _check(
     policy: Policy,
     names: tuple[str, ...],
     query: QueryResult | None,
-    declared: Declared,
+    class_names: tuple[str, ...],
     settings: SelectSettings,
 ) -> None:
     if (policy == "query") != (query is not None):
@@ -105,24 +104,24 @@ def _check(
             f"the policy `{policy}` got {got}; the policy `query` needs --query, and the others, which do "
             "not pay for one, take none."
         )
-    wanted = settings.classes_per_label * len(declared.class_names)
+    wanted = settings.classes_per_label * len(class_names)
     if policy in ("query", "random") and wanted > len(names):
         raise UserError(
-            f"select.classes_per_label is {settings.classes_per_label}; with {len(declared.class_names)} "
+            f"select.classes_per_label is {settings.classes_per_label}; with {len(class_names)} "
             f"classes it takes {wanted} public classes, and there are {len(names)}; lower it."
         )
     if query is not None:
-        _check_query(query, names, declared)
+        _check_query(query, names, class_names)
 
 
-def _check_query(query: QueryResult, names: tuple[str, ...], declared: Declared) -> None:
-    if tuple(query.class_names) != declared.class_names or tuple(query.public_class_names) != tuple(names):
+def _check_query(query: QueryResult, names: tuple[str, ...], class_names: tuple[str, ...]) -> None:
+    if tuple(query.class_names) != class_names or tuple(query.public_class_names) != tuple(names):
         raise UserError(
             f"the query's {len(query.class_names)} sensitive and {len(query.public_class_names)} public "
-            f"classes are not the {len(declared.class_names)} declared and the {len(names)} public ones; "
+            f"classes are not the {len(class_names)} declared and the {len(names)} public ones; "
             "give the query of this data set and public set."
         )
-    shape = (len(declared.class_names), len(names))
+    shape = (len(class_names), len(names))
     counts = np.array(query.histogram, dtype=np.float64)
     if counts.shape != shape or not np.isfinite(counts).all():
         raise UserError(

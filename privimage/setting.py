@@ -18,20 +18,13 @@ def setting(
     above: float | None = None,
     maximum: float | None = None,
     below: float | None = None,
-    pattern: str | None = None,
 ) -> Any:
     """A dataclass field that carries its documentation.
 
     ``minimum`` and ``maximum`` are inclusive bounds, ``above`` and ``below`` exclusive ones; on a tuple they
     bound each element. ``REQUIRED`` as default makes the setting mandatory.
     """
-    bounds = {
-        "minimum": minimum,
-        "exclusiveMinimum": above,
-        "maximum": maximum,
-        "exclusiveMaximum": below,
-        "pattern": pattern,
-    }
+    bounds = {"minimum": minimum, "exclusiveMinimum": above, "maximum": maximum, "exclusiveMaximum": below}
     metadata = {
         "doc": doc,
         "unit": unit,
@@ -40,6 +33,4 @@ def setting(
     }
     if default is REQUIRED:
         return field(metadata=metadata, kw_only=True)
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata, kw_only=True)
     return field(default=default, metadata=metadata, kw_only=True)

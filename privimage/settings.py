@@ -209,7 +209,6 @@ class Declared:
     class_names: tuple[str, ...] = setting(REQUIRED, "Declared classes.")
     delta: float = setting(REQUIRED, "Delta of the guarantee.", above=0, below=1)
     images_per_unit: int = setting(1, "Images that one person may have.", minimum=1)
-    budget: float | None = setting(None, "Epsilon that everything drawn from the set may cost together.", above=0)
     reproducible_noise: bool = setting(False, "For tests only: voids the guarantee.")
 
 

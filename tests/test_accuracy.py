@@ -43,7 +43,7 @@ def halves(n, seed=0, classes=2):
 
 
 def run(train, test, settings=SETTINGS, seed=0):
-    return accuracy.run(train, test, settings, seed, "last-epoch", PROVENANCE)
+    return accuracy.run(train, test, settings, seed, PROVENANCE)
 
 
 def test_real_digits():

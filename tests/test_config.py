@@ -174,7 +174,7 @@ def test_the_largest_values_that_do_not_contradict_are_accepted():
     ("key", "value", "expected"),
     [
         ("datasets.digits.delta", 1e-4, "above a tenth of 1/num_images"),
-        ("queries.default.noise_multiplier", 11, "will hide much of the signal"),
+        ("queries.default.noise_multiplier", 20, "will hide much of the signal"),
     ],
 )
 def test_what_is_only_unwise_is_a_warning(key, value, expected):
@@ -185,6 +185,33 @@ def test_what_is_only_unwise_is_a_warning(key, value, expected):
 def test_a_dataset_that_is_not_run_causes_no_warning_about_its_size():
     few = {**DEFAULT["datasets"]["digits"], "num_images": 100, "delta": 1e-4}
     assert c.load(changed("datasets.few", few)).warnings == ()
+
+
+def sharing(first, second, run=("digits", "more")):
+    """The warnings where two rows have the given sources and paths."""
+    raw = changed("run.datasets", list(run))
+    row = raw["datasets"]["digits"]
+    raw["datasets"] = {
+        "digits": {**row, "source": first[0], "path": first[1]},
+        "more": {**row, "source": second[0], "path": second[1]},
+    }
+    return c.load(raw).warnings
+
+
+def test_two_rows_of_one_set_of_images_are_a_warning():
+    for first, second in (
+        (("digits", None), ("digits", None)),
+        (("folder", "/data/scans"), ("folder", "/data/./scans/")),
+        (("folder", "scans"), ("folder", str(Path("scans").absolute()))),
+    ):
+        (warning,) = sharing(first, second)
+        assert warning.startswith("`datasets.digits`, `datasets.more` draw from the same images: their costs add up")
+
+
+def test_two_rows_of_two_sets_or_of_which_one_is_run_are_none():
+    assert sharing(("folder", "/data/scans"), ("folder", "/data/scans2")) == ()
+    assert sharing(("digits", None), ("folder", "/data/scans")) == ()
+    assert sharing(("digits", None), ("digits", None), run=["digits"]) == ()
 
 
 def test_a_row_overrides_a_section_only_in_what_it_names():
@@ -229,7 +256,7 @@ def test_sources_take_the_shape_of_the_public_row():
 def test_declared_constants_are_those_of_the_row():
     declared = c.load(DEFAULT).declared("digits")
     assert declared.keys() == s.Declared.__dataclass_fields__.keys()
-    assert (declared["num_images"], declared["delta"], declared["budget"]) == (1437, 5e-5, None)
+    assert (declared["num_images"], declared["delta"]) == (1437, 5e-5)
 
 
 def test_one_epsilon_has_one_label():

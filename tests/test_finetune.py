@@ -2,13 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from privimage import finetune
-from privimage.artifacts import Curve, ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights
+from privimage.artifacts import Curve, ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import flatten
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.errors import UserError
@@ -93,7 +94,7 @@ class Killed(BaseException):
     pass
 
 
-def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=None):
+def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=None, save_seconds=0.0):
     """One start of a release in the folder, killed before step ``stop``; returned are the weights if it ended."""
     real = finetune._step
 
@@ -104,7 +105,7 @@ def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=No
         return real(*args)
 
     monkeypatch.setattr(finetune, "_step", step)
-    monkeypatch.setattr(finetune, "SAVE_SECONDS", 1e9 if stop == 5 else 0.0)
+    monkeypatch.setattr(finetune, "SAVE_SECONDS", save_seconds)
     try:
         with Ledger(folder, "set", DECLARED).open("finetune", "f" * 32, "test") as release:
             event = Event("poisson_gaussian", 1.0, SETTINGS.sampling_probability, SETTINGS.num_steps)
@@ -117,10 +118,11 @@ def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=No
         monkeypatch.setattr(finetune, "_step", real)
 
 
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
 @pytest.mark.parametrize("stop", [0, 3, 5])
-def test_a_killed_run_is_replayed_to_the_same_weights(tmp_path, monkeypatch, stop):
+def test_a_killed_run_is_replayed_to_the_same_weights(tmp_path, monkeypatch, stop, save_seconds):
     executed = []
-    assert run_until(tmp_path, monkeypatch, stop=stop, executed=executed) is None
+    assert run_until(tmp_path, monkeypatch, stop=stop, executed=executed, save_seconds=save_seconds) is None
     resumed, undisturbed = run_until(tmp_path, monkeypatch, executed=executed)
     assert torch.equal(resumed, weights(undisturbed))
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
@@ -128,10 +130,9 @@ def test_a_killed_run_is_replayed_to_the_same_weights(tmp_path, monkeypatch, sto
 
 def test_where_steps_cannot_be_replayed_they_are_skipped_and_never_more_than_declared_are_taken(tmp_path, monkeypatch):
     executed = []
-    run_until(tmp_path, monkeypatch, stop=5, executed=executed)  # five steps, no checkpoint since the start
+    run_until(tmp_path, monkeypatch, stop=4, executed=executed, save_seconds=1e9)  # no checkpoint since the start
     run_until(tmp_path, monkeypatch, microbatch_size=7, executed=executed)
-    first = executed[: 5 + 1]
-    assert first == [0, 1, 2, 3, 4] + first[5:]
+    assert executed[:-6] == [0, 1, 2, 3, 5]  # step 4 was reserved before the kill; the last six are undisturbed
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
 
 
@@ -143,6 +144,16 @@ def test_a_lost_key_skips_what_was_reserved(tmp_path, monkeypatch):
     run_until(tmp_path, monkeypatch, stop=5, executed=executed)
     assert executed == [4]  # step 3 was reserved before the kill: it may have been taken
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+def test_skipped_steps_are_told_and_a_run_of_which_nothing_would_be_left_is_refused(tmp_path, monkeypatch, capsys):
+    run_until(tmp_path / "a", monkeypatch, stop=4, executed=[], save_seconds=1e9)
+    run_until(tmp_path / "a", monkeypatch, microbatch_size=7, executed=[])
+    assert "5 of 6 steps were reserved before a crash" in capsys.readouterr().err
+
+    run_until(tmp_path / "b", monkeypatch, stop=5, executed=[], save_seconds=1e9)
+    with pytest.raises(UserError, match="all 6 steps were reserved"):
+        run_until(tmp_path / "b", monkeypatch, microbatch_size=7, executed=[])
 
 
 @pytest.mark.parametrize(("releases", "given"), [(["query", "finetune"], False), (["finetune"], True)])
@@ -163,26 +174,34 @@ def test_a_query_whose_noise_is_no_secret_is_refused():
 def test_a_new_budget_or_unit_changes_no_draw(files, monkeypatch):
     call(monkeypatch, files)
     before = files["weights"].read_bytes()
-    declared = {**json.loads(files["declared"]), "budget": 50, "images_per_unit": 2}
-    call(monkeypatch, {**files, "declared": json.dumps(declared)})
+    declared = {**json.loads(files["declared"]), "images_per_unit": 2}
+    call(monkeypatch, {**files, "declared": json.dumps(declared), "budget": 50})
     assert files["weights"].read_bytes() == before
     assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
     statement = PrivacyStatement.read(files["privacy"])
     assert statement.epsilon_per_unit > statement.epsilon
 
 
+def write_query(path, noise_multiplier=9.0):
+    event, provenance = Event("gaussian", noise_multiplier), Provenance("query", 1)
+    QueryResult([[1.0, 2.0]] * 2, list(NAMES), ["a", "b"], 1, 1.0, event, True, provenance).write(path)
+
+
+def write_pretrained(path, subset, version="0.1.0", start=None):
+    start = start or model()
+    tensors = {**flatten("raw", start.state_dict()), **flatten("ema", start.state_dict())}
+    provenance = Provenance("pretrain", 1, parents={"subset": sha256(subset)}, privimage=version)
+    Weights("diffusion", tensors, start.describe(), {"class_names": list(NAMES)}, provenance).write(path)
+
+
 @pytest.fixture
 def files(tmp_path):
     """Inputs on the disk, and the command line that names them."""
     images().write(tmp_path / "internal" / "train.h5")
-    provenance = Provenance("pretrain", 1)
-    start = model()
-    tensors = {**flatten("raw", start.state_dict()), **flatten("ema", start.state_dict())}
-    Weights("diffusion", tensors, start.describe(), {"class_names": list(NAMES)}, provenance).write(tmp_path / "p")
-    Subset("query", {"x": ["a"], "y": ["b"]}, provenance).write(tmp_path / "subset.json")
-    QueryResult([[1.0, 2.0]] * 2, list(NAMES), ["a", "b"], 1, 1.0, Event("gaussian", 9.0), True, provenance).write(
-        tmp_path / "query.json"
-    )
+    write_query(tmp_path / "query.json")
+    made_from = Provenance("select", 1, parents={"query": sha256(tmp_path / "query.json")})
+    Subset("query", {"x": ["a"], "y": ["b"]}, made_from).write(tmp_path / "subset.json")
+    write_pretrained(tmp_path / "p", tmp_path / "subset.json")
     declared = {"num_images": 24, "class_names": list(NAMES), "delta": 1e-3}
     settings = {"sampling_probability": 0.3, "num_steps": 3, "noise_levels_per_image": 2}
     return {
@@ -247,3 +266,47 @@ def test_images_of_another_size_or_other_classes_are_refused_before_anything_is_
     with pytest.raises(UserError, match="other classes"):
         call(monkeypatch, files)
     assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+
+
+def test_the_query_that_is_paid_must_be_the_one_that_chose_the_public_data(files, monkeypatch, tmp_path):
+    write_query(tmp_path / "cheap.json", noise_multiplier=1e4)
+    with pytest.raises(UserError, match="not made from the --query"):
+        call(monkeypatch, {**files, "query": tmp_path / "cheap.json"})
+    without = {name: value for name, value in files.items() if name != "query"}
+    with pytest.raises(UserError, match="not made from the --query"):
+        call(monkeypatch, {**without, "releases": ["finetune"]})
+    Subset("none", {"x": [], "y": []}, Provenance("select", 1)).write(tmp_path / "other.json")
+    with pytest.raises(UserError, match="another --subset"):
+        call(monkeypatch, {**without, "releases": ["finetune"], "subset": tmp_path / "other.json"})
+    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+
+
+def test_the_same_weights_and_images_written_by_another_version_are_no_new_draw(files, monkeypatch):
+    call(monkeypatch, files)
+    write_pretrained(files["pretrained"], files["subset"], version="9.9")
+    replace(images(), provenance=Provenance("preprocess", 9)).write(files["images"])
+    call(monkeypatch, files)
+    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+
+
+def test_a_pretrained_model_that_is_not_finite_is_refused_before_anything_is_charged(files, monkeypatch):
+    broken = model()
+    with torch.no_grad():
+        broken.network.conv_in.bias[0] = float("nan")
+    write_pretrained(files["pretrained"], files["subset"], start=broken)
+    with pytest.raises(UserError, match="not finite"):
+        call(monkeypatch, files)
+    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+
+
+@pytest.mark.parametrize("change", [{"epsilon": "nan"}, {"epsilon": -1}, {"microbatch-size": 0}])
+def test_numbers_that_make_no_sense_are_refused(files, monkeypatch, change):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, {**files, **change})
+
+
+def test_a_budget_that_would_be_exceeded_is_refused_before_anything_is_drawn(files, monkeypatch):
+    with pytest.raises(UserError, match="above its budget of 3"):
+        call(monkeypatch, {**files, "budget": 3})
+    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+    assert not files["weights"].exists()

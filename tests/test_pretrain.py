@@ -8,7 +8,7 @@ from privimage import pretrain
 from privimage.artifacts import ImageSet, Provenance, Subset, Weights
 from privimage.checkpoints import Checkpoint
 from privimage.errors import UserError
-from privimage.settings import Declared, NetworkSettings, PretrainSettings
+from privimage.settings import NetworkSettings, PretrainSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
 SETTINGS = PretrainSettings(network=SMALL, num_steps=3, batch_size=16, learning_rate=1e-2, ema_decay=0.5)
@@ -19,10 +19,6 @@ def public():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 5).astype(np.int64)
     return ImageSet(rng.integers(0, 256, (20, 8, 8, 1), np.uint8), labels, ("ant", "bee", "cow", "dog"), "test")
-
-
-def declared(*names):
-    return Declared(num_images=100, class_names=names, delta=1e-4)
 
 
 def subset(policy="query", **classes):
@@ -49,9 +45,7 @@ def test_a_subset_of_another_public_set_is_refused():
 
 
 def test_no_public_data_gives_an_initialised_network(tmp_path):
-    made = pretrain.run(
-        public(), subset("none"), SETTINGS, declared("x", "y"), 0, Checkpoint(tmp_path, "x"), PROVENANCE
-    )
+    made = pretrain.run(public(), subset("none"), SETTINGS, ("x", "y"), 0, Checkpoint(tmp_path, "x"), PROVENANCE)
     assert made.network["num_labels"] == 2
     assert all(torch.equal(made.group("raw")[k], v) for k, v in made.group("ema").items())
     assert made.facts["num_images"] == 0
@@ -62,9 +56,9 @@ def test_no_public_data_gives_an_initialised_network(tmp_path):
 @pytest.mark.parametrize(("policy", "names"), [("query", ("x", "y")), ("whole", ("x", "y"))])
 def test_pretraining_trains_every_label_embedding(tmp_path, policy, names):
     chosen = subset(policy, x=["dog"], y=["ant", "cow"])
-    start = pretrain.run(public(), subset("none"), SETTINGS, declared(*"abcd"[: 4 if policy == "whole" else 2]), 0,
+    start = pretrain.run(public(), subset("none"), SETTINGS, tuple("abcd")[: 4 if policy == "whole" else 2], 0,
                          Checkpoint(tmp_path / "none", "x"), PROVENANCE).group("raw")  # fmt: skip
     settings = PretrainSettings(**{**SETTINGS.__dict__, "num_steps": 10, "label_dropout": 0.3})
-    made = pretrain.run(public(), chosen, settings, declared(*names), 0, Checkpoint(tmp_path / "x", "x"), PROVENANCE)
+    made = pretrain.run(public(), chosen, settings, names, 0, Checkpoint(tmp_path / "x", "x"), PROVENANCE)
     before, after = (w["network.label_embedding.weight"] for w in (start, made.group("raw")))
     assert ((before - after).abs().max(dim=1).values > 1e-3).all()

@@ -191,8 +191,11 @@ def test_too_much_noise_and_a_wrong_declaration_are_warned_of(capsys) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(change, sentence) -> None:
+    fitting = Declared(num_images=300, class_names=NAMES, delta=1e-5)
+    query.check(some_images(), PUBLIC, QuerySettings(top_k=7, noise_multiplier=1.0), fitting)
+    given = {"settings": QuerySettings(), "declared": fitting, **change}
     with pytest.raises(UserError, match=sentence):
-        run(some_images(), **change)
+        query.check(some_images(), PUBLIC, given["settings"], given["declared"])
 
 
 @pytest.fixture
@@ -209,7 +212,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def command(folder, monkeypatch, settings=None, **declared) -> QueryResult:
+def command(folder, monkeypatch, settings=None, budget="none", **declared) -> QueryResult:
     """The stage from its command line."""
     public = {"num_images": 300, "class_names": list(NAMES), "delta": 1e-5, **declared}
     flags = {
@@ -218,6 +221,7 @@ def command(folder, monkeypatch, settings=None, **declared) -> QueryResult:
         "classifier": folder / "classifier.safetensors",
         "settings": json.dumps({"top_k": 2, "noise_multiplier": 3.0} | (settings or {})),
         "declared": json.dumps(public),
+        "budget": budget,
         "state-dir": folder / "state",
         "histogram": folder / "query.json",
     }

@@ -279,6 +279,15 @@ def test_the_odometer_is_told_or_missed(quick, monkeypatch, folder):
     assert "The odometer is gone" in (folder / "internal.html").read_text(encoding="utf-8")
 
 
+def test_an_odometer_with_reproducible_noise_says_that_no_guarantee_exists(quick, monkeypatch, folder):
+    with Ledger(folder / "state", "digits", declared(reproducible_noise=True)).open("query", "f" * 8, "x") as release:
+        release.reserve([QUERY])
+    odometer = str(folder / "state" / "digits" / "odometer.jsonl")
+    call(monkeypatch, [*arguments(folder, "internal"), "--odometer", odometer])
+    html = (folder / "internal.html").read_text(encoding="utf-8")
+    assert "No guarantee exists for this set as a whole" in html and "everything ever drawn from this set" not in html
+
+
 def noisy_cells(num_cells: int, names: tuple[str, ...]) -> list[Cell]:
     subset = Subset("none", {name: [] for name in names}, Provenance("select", 1))
     return [

@@ -13,11 +13,10 @@ from privimage import select
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, sha256
 from privimage.errors import UserError
 from privimage.privacy.event import Event
-from privimage.settings import Declared, SelectSettings
+from privimage.settings import SelectSettings
 
 NAMES = ("cat", "dog")
 PUBLIC = ("lynx", "tabby", "beagle", "husky", "truck")
-DECLARED = Declared(num_images=100, class_names=NAMES, delta=1e-3)
 HISTOGRAM = [[9.0, 8.0, 1.0, 7.5, -3.0], [0.0, 2.0, 6.0, 7.0, -1.0]]
 PROVENANCE = Provenance("select", select.VERSION)
 QUERY = QueryResult(
@@ -25,9 +24,9 @@ QUERY = QueryResult(
 )
 
 
-def run(policy="query", query=QUERY, count=2, seed=0, declared=DECLARED):
+def run(policy="query", query=QUERY, count=2, seed=0):
     chosen = SelectSettings(classes_per_label=count)
-    return select.run(policy, PUBLIC, query, declared, chosen, seed, PROVENANCE)
+    return select.run(policy, PUBLIC, query, NAMES, chosen, seed, PROVENANCE)
 
 
 def histograms(rows, columns, seed):
@@ -119,8 +118,7 @@ def test_a_query_of_other_classes_is_refused():
 
 
 def main(monkeypatch, *flags):
-    declared = json.dumps({"num_images": 100, "class_names": NAMES, "delta": 1e-3})
-    common = ["--declared", declared, "--settings", '{"classes_per_label": 2}', "--seed", "0"]
+    common = ["--class-names", json.dumps(NAMES), "--settings", '{"classes_per_label": 2}', "--seed", "0"]
     monkeypatch.setattr(sys, "argv", ["select", *common, *map(str, flags)])
     select.main()
 

@@ -58,6 +58,9 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
         "run: {methods: [privimage, pdp, scratch]}",
         jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | REPORTS,
     ),
+    "delta": ("datasets: {digits: {delta: 4.0e-5}}", jobs_of(*CELL) | REPORTS),
+    "images of one person": ("datasets: {digits: {images_per_unit: 2}}", jobs_of(*CELL) | REPORTS),
+    "a budget": ("datasets: {digits: {budget: 50}}", set()),
     "the same epsilon, spelt 1.0": ("run: {epsilons: [1.0]}", set()),
 }
 VERSIONS = {  # raising VERSION of the module costs the same as changing its settings

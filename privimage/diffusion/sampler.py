@@ -55,7 +55,7 @@ def ddim(denoise: Denoise, start: Tensor, labels: Tensor, levels: Tensor) -> Ten
 
 
 def _slope(denoise: Denoise, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-    level = sigma.to(x.dtype).expand(len(x))
+    level = sigma.to(x.device, x.dtype).expand(len(x))
     return (x - denoise(x, level, labels)) / level[:, None, None, None]
 
 

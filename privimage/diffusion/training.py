@@ -9,7 +9,7 @@ from torch import Tensor
 from privimage.checkpoints import Checkpoint, Every, flatten, group
 from privimage.diffusion.denoiser import Denoiser
 from privimage.diffusion.ema import averaged
-from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
+from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss, to_float
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.settings import PretrainSettings
@@ -31,24 +31,30 @@ def train(
     Shapes: ``images`` uint8 [N, H, W, C]; ``labels`` int64 [N].
 
     Raises:
-        UserError: if the loss is no longer finite.
+        UserError: if the weights are no longer finite.
     """
+    device = next(model.parameters()).device
     ema = averaged(model, settings.ema_decay)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     start = _resume(checkpoint, model, ema, optimizer)
     every = Every(SAVE_SECONDS)
     for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start):
         batch = _draw(images, labels, settings, model.num_labels, generator_for(seed, step))
-        loss = per_image_loss(model, batch).mean()
+        loss = per_image_loss(model, NoisyBatch(*(tensor.to(device) for tensor in batch))).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         ema.update_parameters(model)
         if every.due():
-            if not torch.isfinite(loss):
-                raise UserError(f"the pretraining loss is {loss.item()} at step {step}; lower pretrain.learning_rate.")
+            _check_finite(model, step)
             _save(checkpoint, step + 1, model, ema, optimizer)
+    _check_finite(model, settings.num_steps - 1)
     return ema.module
+
+
+def _check_finite(model: Denoiser, step: int) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise UserError(f"pretraining diverged before step {step + 1}; lower pretrain.learning_rate.")
 
 
 def _draw(images: Tensor, labels: Tensor, settings: PretrainSettings, no_label: int, generator: torch.Generator):

@@ -62,6 +62,7 @@ INTERVAL = 1e-4  # grid of privacy losses; at most 1e-5 too high in epsilon for 
 COARSE_INTERVAL = 1e-3  # for searching, and for persons, where each point of the grid costs a root search
 TAIL = 1e-15  # probability that composition may move to an infinite loss
 SMALLEST_DELTA = 1e-12  # well above what TAIL may add
+PRV_ERROR = 0.02  # PRV's declared error is 0.01
 GROWTH = 1.5  # of the bracket in calibration
 SMALLEST_MULTIPLIER = 0.1  # noise below this is none, and its losses would not fit in memory
 
@@ -97,6 +98,8 @@ def calibrate(
     Raises:
         UserError: if what comes before leaves nothing of ``epsilon``, or no noise is needed at all.
     """
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise UserError(f"epsilon is {epsilon}; expected a finite number above 0.")
     _check([*before, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
     spent = _epsilon([_loss(event) for event in before], delta)
     if spent > epsilon - TOLERANCE:
@@ -144,9 +147,14 @@ def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
 def statement(
     events: Sequence[Event], declared: Declared, target_epsilon: float, provenance: Provenance
 ) -> PrivacyStatement:
-    """What a release made of ``events`` costs if released alone, and what that does not cover."""
+    """What a release made of ``events`` costs if released alone, and what that does not cover.
+
+    Raises:
+        UserError: if another accountant contradicts the package's own.
+    """
     delta, unit = declared.delta, declared.images_per_unit
     checked = accountants(events, delta)
+    _check_agreement(checked)
     names = [accountant.name for accountant in checked]
     return PrivacyStatement(
         epsilon=checked[0].value,
@@ -163,6 +171,16 @@ def statement(
         not_covered=not_covered(declared, [name for name in (PLD, PRV, RDP) if name not in names]),
         provenance=provenance,
     )
+
+
+def _check_agreement(checked: Sequence[Accountant]) -> None:
+    """PRV may differ by its declared error and a little more; RDP is an upper bound, so it may not be lower."""
+    values = {accountant.name: accountant.value for accountant in checked}
+    own = values[PLD]
+    far = abs(values.get(PRV, own) - own) > PRV_ERROR * (1 + own / 10)
+    if far or values.get(RDP, own) < own - TOLERANCE:
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        raise UserError(f"the accountants contradict each other on epsilon ({listed}); nothing may be claimed.")
 
 
 def together(statements: Sequence[PrivacyStatement]) -> list[Event]:

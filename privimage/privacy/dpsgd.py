@@ -20,7 +20,7 @@ from privimage.errors import UserError
 from privimage.privacy.per_sample.capture import per_image_gradients
 from privimage.privacy.randomness import SecretKey
 
-ROUNDING = 1e-4  # clip to C (1 - ROUNDING), so that float32 rounding never exceeds C
+ROUNDING = 1e-4  # clip to C (1 - ROUNDING): room for the rounding of float32 gradients, never for more than C
 Batch = TypeVar("Batch", bound=tuple)  # a named tuple of tensors with one leading row an image
 PerImageLoss = Callable[[nn.Module, Batch], Tensor]
 
@@ -30,13 +30,15 @@ def clipped_gradient_sum(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The sum over images of their clipped gradients, by parameter, and the images' losses [B].
 
+    Norms and the sum over microbatches are float64: a float32 norm of millions of entries, or a float32 sum of
+    thousands of images, can be off by more than ``ROUNDING``.
     The batch's randomness was drawn beforehand, so one microbatch or many give the same sum. ``copies`` is the number
     of rows K that the loss makes of each image, side by side. An image whose gradient is not finite adds nothing.
 
     Formal guarantee: adding or removing one row of the batch changes the sum by at most ``clip_norm`` in L2 norm over
     all parameters together.
     """
-    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
     losses = [torch.zeros(0)]
     for rows in microbatches(batch, microbatch_size):
         with per_image_gradients(model, copies) as gradients:
@@ -57,7 +59,7 @@ def noisy_mean(
     key: SecretKey,
     step: int,
 ) -> dict[str, Tensor]:
-    """(sum + noise) / declared batch size, by parameter: what leaves the mechanism.
+    """(sum + noise) / declared batch size, by parameter, float64: what leaves the mechanism.
 
     The noise of step and tensor comes from the key alone: replaying a step draws the same.
     """
@@ -65,8 +67,7 @@ def noisy_mean(
     out = {}
     for index, (name, value) in enumerate(total.items()):
         noise = key.normal("gradient", step, index, shape=tuple(value.shape))
-        noisy = value.double() + scale * torch.from_numpy(noise).to(value.device)
-        out[name] = (noisy / expected_batch_size).to(value.dtype)
+        out[name] = (value + scale * torch.from_numpy(noise).to(value.device)) / expected_batch_size
     return out
 
 
@@ -83,8 +84,8 @@ def microbatches(batch: Batch, size: int) -> Iterator[Batch]:
 
 def _add_clipped(total: dict[str, Tensor], gradients: dict[str, Tensor], clip_norm: float) -> None:
     """Add each image's gradient, scaled to a norm of at most ``clip_norm``, to the running sum."""
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients.values()])
-    norms = torch.linalg.vector_norm(norms, dim=0)  # [b]
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64) for g in gradients.values()]
+    norms = torch.linalg.vector_norm(torch.stack(norms), dim=0)  # [b]
     finite = torch.isfinite(norms)
     weights = torch.where(finite, (clip_norm * (1 - ROUNDING) / norms).clamp(max=1.0), 0.0)
     for name, gradient in gradients.items():

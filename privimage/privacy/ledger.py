@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -58,12 +59,12 @@ class Writable(Protocol):
 
 
 class Ledger:
-    """The odometer and the releases of one set of sensitive images."""
+    """The odometer and the releases of one set of sensitive images; ``budget`` bounds what it may cost in all."""
 
-    def __init__(self, state_dir: Path, dataset: str, declared: Declared) -> None:
+    def __init__(self, state_dir: Path, dataset: str, declared: Declared, budget: float | None = None) -> None:
         if not re.fullmatch(NAME, dataset):
             raise UserError(f"the data set is named {dataset!r}; use letters, digits, '_', '.', '-'.")
-        self.dataset, self.declared = dataset, declared
+        self.dataset, self.declared, self.budget = dataset, declared, budget
         self.folder = Path(state_dir) / dataset
         try:
             if not Path(state_dir).exists():
@@ -86,10 +87,13 @@ class Ledger:
         return self._parse(path.read_bytes())[0] if path.exists() else []
 
     def total_epsilon(self) -> float:
-        """Epsilon at the declared delta of everything charged so far, under add/remove-one."""
-        return epsilon(_events(self.odometer()), self.declared.delta)
+        """Epsilon at the declared delta of everything charged so far, under add/remove-one.
 
-    def charge(self, record: Record, events: Sequence[Event]) -> None:
+        Infinite as soon as one draw is not private: whoever knows its noise can subtract it.
+        """
+        return self._cost(self.odometer())
+
+    def charge(self, record: Record) -> None:
         """The record of a new charge is on the disk.
 
         Raises:
@@ -99,7 +103,7 @@ class Ledger:
             with self._locked_odometer() as file:
                 content = file.read()
                 records, whole = self._parse(content)
-                self._check_budget(_events(records), events, record["label"])
+                self._check_budget(records, record)
                 file.truncate(whole)  # drop a torn line
                 start = "\n" if whole and content[whole - 1 : whole] != b"\n" else ""
                 file.write(f"{start}{json.dumps(record)}\n".encode())
@@ -128,7 +132,8 @@ class Ledger:
         for line in content.splitlines(keepends=True):
             try:
                 record = json.loads(line)
-                records.append({**record, "events": [Event(**event).as_json() for event in record["events"]]})
+                events = [Event(**event).as_json() for event in record["events"]]
+                records.append({**record, "events": events, "private": bool(record["private"])})
             except (ValueError, KeyError, TypeError) as error:
                 if not line.endswith(b"\n"):
                     return records, position
@@ -139,16 +144,21 @@ class Ledger:
             position += len(line)
         return records, position
 
-    def _check_budget(self, spent: Sequence[Event], new: Sequence[Event], label: str) -> None:
-        budget, delta = self.declared.budget, self.declared.delta
-        if budget is None:
+    def _cost(self, records: Sequence[Record]) -> float:
+        if not all(record["private"] for record in records):
+            return math.inf
+        return epsilon([Event(**event) for record in records for event in record["events"]], self.declared.delta)
+
+    def _check_budget(self, records: Sequence[Record], new: Record) -> None:
+        if self.budget is None:
             return
-        before, after = epsilon(spent, delta), epsilon([*spent, *new], delta)
-        if after > budget:
+        before, after = self._cost(records), self._cost([*records, new])
+        if after > self.budget:
+            known = " (reproducible noise has no finite epsilon)" if math.isinf(after) else ""
             raise UserError(
-                f"`{label}` would bring what was drawn from `{self.dataset}` from epsilon {before:.4g} to {after:.4g} "
-                f"at delta {delta:g}, above its budget of {budget:g}; nothing was drawn. Raise "
-                f"`datasets.{self.dataset}.budget` or ask for less."
+                f"`{new['label']}` would bring what was drawn from `{self.dataset}` from epsilon {before:.4g} to "
+                f"{after:.4g}{known} at delta {self.declared.delta:g}, above its budget of {self.budget:g}; nothing "
+                f"was drawn. Raise `datasets.{self.dataset}.budget` or ask for less."
             )
 
 
@@ -242,7 +252,7 @@ class Release:
             )
         if not (same_key or (continuing and any(record["events"] == wanted for record in mine))):
             self._write_reserved_steps(0)
-            self._ledger.charge(self._record(wanted, attempt=len(mine) + 1), events)
+            self._ledger.charge(self._record(wanted, attempt=len(mine) + 1))
         self._num_steps = sum(event.num_steps for event in events)
 
     @property
@@ -308,10 +318,6 @@ class Release:
 
     def _write_reserved_steps(self, number: int) -> None:
         _write_private(self.folder / "reserved_steps", str(number))
-
-
-def _events(records: Sequence[Record]) -> list[Event]:
-    return [Event(**event) for record in records for event in record["events"]]
 
 
 def _make_private(folder: Path) -> None:

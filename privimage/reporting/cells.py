@@ -46,8 +46,8 @@ class Measured:
     """What was computed from real images without a guarantee: for the owner alone.
 
     ``benchmarks`` maps a label (``stage/method/seed0/eps1``, or its beginning) to seconds and megabytes;
-    ``odometer_epsilon`` is the cost of everything ever drawn from the set, and ``odometer_lost`` says that nobody
-    knows it any more.
+    ``odometer_epsilon`` is the cost of everything ever drawn from the set, infinite where noise was reproducible, and
+    ``odometer_lost`` says that nobody knows it any more.
     """
 
     train: ImageSet

@@ -122,6 +122,7 @@ def _internal(
         "curves": _svg(figures.curves_figure(curves)) if curves else None,
         "times": _times(measured.benchmarks),
         "odometer_epsilon": measured.odometer_epsilon,
+        "odometer_void": measured.odometer_epsilon == math.inf,
         "odometer_lost": measured.odometer_lost,
     }
 

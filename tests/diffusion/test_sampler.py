@@ -49,3 +49,9 @@ def test_guidance_of_zero_changes_nothing_and_more_pushes_away_from_no_label():
     assert guided(denoise, 0.0, 5) is denoise
     out = guided(denoise, 2.0, 5)(x, sigma, labels).flatten()
     assert out.tolist() == [0 + 2 * (0 - 5), 1 + 2 * (1 - 5)]
+
+
+@pytest.mark.parametrize("sampler", [heun, ddim])
+def test_noise_levels_follow_the_images_to_their_device(sampler):
+    start, labels = torch.empty(2, 1, 2, 2, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
+    assert sampler(gaussian_denoiser, start, labels, noise_levels(4, 0.002, 80.0, 7.0)).device.type == "meta"

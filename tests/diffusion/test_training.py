@@ -8,6 +8,7 @@ from privimage.checkpoints import Checkpoint
 from privimage.diffusion import training
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
+from privimage.errors import UserError
 from privimage.settings import NetworkSettings, PretrainSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
@@ -63,3 +64,26 @@ def test_training_lowers_the_loss(tmp_path):
     before = per_image_loss(model, batch).mean().item()
     trained = training.train(model, images, labels, settings, 0, Checkpoint(tmp_path, "x"))
     assert per_image_loss(trained, batch).mean().item() < 0.5 * before
+
+
+def test_a_run_that_diverges_is_refused(data, tmp_path):
+    settings = PretrainSettings(network=SMALL, num_steps=3, batch_size=8, learning_rate=1e30, ema_decay=0.9)
+    with pytest.raises(UserError, match="diverged"):
+        run(data, tmp_path, settings)
+
+
+class Unaveraged(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def update_parameters(self, model):
+        pass
+
+
+def test_batches_follow_the_model_to_its_device(data, tmp_path, monkeypatch):
+    """The device `meta` computes nothing but refuses to mix with another, as a GPU would."""
+    monkeypatch.setattr(training, "_check_finite", lambda model, step: None)  # there are no values to check
+    monkeypatch.setattr(training, "averaged", lambda model, decay: Unaveraged(model))
+    model = new_denoiser(SMALL, 8, 1, 2, 0).to("meta")
+    training.train(model, *data, SETTINGS, 0, Checkpoint(tmp_path, "x"))

@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from privimage.artifacts import PrivacyStatement, Provenance
+from privimage.artifacts import Accountant, PrivacyStatement, Provenance
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.accounting import accountants, calibrate, epsilon, statement, together
@@ -302,3 +302,20 @@ def test_epsilon_one_and_ten_that_share_a_query_cost_ten_point_one() -> None:
     first = stated(events=(query(10), dp_sgd(8.547, 0.28, 80)), query="same")
     second = stated(events=(query(10), dp_sgd(1.344, 0.28, 80)), query="same")
     assert epsilon(together([first, second]), 1e-4) == pytest.approx(10.10, abs=0.01)
+
+
+def test_accountants_that_contradict_each_other_are_no_statement():
+    def told(prv, rdp):
+        values = {accounting.PLD: 5.0, accounting.PRV: prv, accounting.RDP: rdp}
+        return [Accountant(name, "1", value) for name, value in values.items()]
+
+    accounting._check_agreement(told(5.01, 5.4))
+    for prv, rdp in ((4.9, 5.4), (5.1, 5.4), (5.01, 4.9)):
+        with pytest.raises(UserError, match="contradict"):
+            accounting._check_agreement(told(prv, rdp))
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), 0.0, -1.0])
+def test_calibration_refuses_what_is_no_epsilon(epsilon):
+    with pytest.raises(UserError, match="finite number above 0"):
+        accounting.calibrate([], sampling_probability=0.1, num_steps=10, epsilon=epsilon, delta=1e-5)

@@ -115,6 +115,25 @@ def test_one_more_image_moves_the_sum_by_at_most_the_bound(num, levels, seed, sc
     assert (with_image - without).norm().item() <= 0.5
 
 
+def test_large_equal_gradients_stay_within_the_bound():
+    """Where float32 norms fall short: a million equal entries, clipped far down."""
+    model = torch.nn.Linear(1_000_000, 1, bias=False)
+    row = Pair(torch.full((1, 1_000_000), 1.7))
+    total, _ = clipped_gradient_sum(
+        model, lambda m, batch: m(batch[0]).sum(1), row, copies=1, clip_norm=1.0, microbatch_size=1
+    )
+    assert total["weight"].norm().item() <= 1.0
+    many = Pair(torch.full((2_000, 100), 1.7))
+    sums = [
+        clipped_gradient_sum(
+            torch.nn.Linear(100, 1, bias=False), lambda m, batch: m(batch[0]).sum(1), Pair(many[0][:n]),
+            copies=1, clip_norm=1.0, microbatch_size=64,
+        )[0]["weight"]
+        for n in (1_999, 2_000)
+    ]  # fmt: skip
+    assert (sums[1] - sums[0]).norm().item() <= 1.0
+
+
 def test_an_image_that_is_not_finite_adds_nothing():
     model, batch = model_of(), batch_of(4, 2)
     good = summed(model, NoisyBatch(*(t[:3] for t in batch)))
@@ -173,7 +192,7 @@ def test_noise_differs_between_steps_and_tensors_and_repeats_on_replay():
 def test_the_divisor_is_the_declared_batch_size():
     total = {"a": torch.ones(3)}
     out = noisy_mean(total, noise_multiplier=1e-9, clip_norm=1.0, expected_batch_size=8.0, key=KEY, step=0)
-    torch.testing.assert_close(out["a"], torch.full((3,), 1 / 8), rtol=1e-6, atol=0)
+    torch.testing.assert_close(out["a"], torch.full((3,), 1 / 8, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_poisson_sampling_has_the_declared_marginals_pairs_and_sizes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -35,8 +36,8 @@ class Text:
         path.write_text(self.text, encoding="utf-8")
 
 
-def ledger(folder: Path, **declared) -> Ledger:
-    return Ledger(folder / "state", "digits", replace(DECLARED, **declared))
+def ledger(folder: Path, budget: float | None = None, **declared) -> Ledger:
+    return Ledger(folder / "state", "digits", replace(DECLARED, **declared), budget)
 
 
 def draw(book: Ledger, log: Path, events=EVENTS, fingerprint=FINGERPRINT, continuing=False) -> str:
@@ -332,7 +333,9 @@ def test_a_whole_line_without_its_newline_still_counts(tmp_path) -> None:
     assert len(book.odometer()) == 2
 
 
-@pytest.mark.parametrize("line", [b"not json\n", b"{}\n", b"[]\n", b'{"events": [{"mechanism": "gaussian"}]}\n'])
+@pytest.mark.parametrize(
+    "line", [b"not json\n", b"{}\n", b"[]\n", b'{"events": []}\n', b'{"events": [{"mechanism": "gaussian"}]}\n']
+)
 def test_any_other_damage_stops_the_ledger(tmp_path, line) -> None:
     book, log = ledger(tmp_path), tmp_path / "log"
     draw(book, log)
@@ -349,6 +352,19 @@ def test_reproducible_noise_is_the_same_everywhere_and_never_mixes_with_secret_n
     assert draw(ledger(tmp_path / "elsewhere", reproducible_noise=True), log) == first
     assert draw(secret_book, log) != first
     assert [record["private"] for record in secret_book.odometer()] == [False, True]
+
+
+def test_reproducible_noise_has_no_finite_epsilon_and_fits_in_no_budget(tmp_path) -> None:
+    book, log = ledger(tmp_path, budget=100.0), tmp_path / "log"
+    with pytest.raises(UserError, match="from epsilon 0 to inf .reproducible noise has no finite epsilon. .*of 100;"):
+        draw(ledger(tmp_path, budget=100.0, reproducible_noise=True), log)
+    draw(book, log)
+    assert book.total_epsilon() == epsilon(EVENTS, 1e-5)
+    draw(ledger(tmp_path, reproducible_noise=True), log)
+    assert book.total_epsilon() == math.inf
+    with pytest.raises(UserError, match="from epsilon inf to inf"):
+        draw(book, log, fingerprint="f" * 16)
+    assert len(book.odometer()) == 2
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "", "a b", "-x", "a/b", "a\n"])

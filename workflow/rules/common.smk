@@ -37,19 +37,19 @@ def declared(wildcards):
     return canonical(CONFIG.declared(wildcards.dataset))
 
 
+def constant(name):
+    """A function of wildcards: one of the declared constants, as canonical JSON, for stages that need no more."""
+    return lambda wildcards: canonical(CONFIG.declared(wildcards.dataset)[name])
+
+
+def budget(wildcards):
+    """The data set's budget, or `none`: a resource, since a changed resource, unlike a parameter, reruns nothing."""
+    return str(CONFIG.datasets[wildcards.dataset].budget).lower()
+
+
 def public_of(name):
     """A function of wildcards: a file of the public set that the data set's row names."""
     return lambda wildcards: f"results/public/{CONFIG.datasets[wildcards.dataset].public}/{name}"
-
-
-def query_of(wildcards):
-    """The noisy query that the method reads and pays for; nothing for the others."""
-    query = CONFIG.methods[wildcards.method].query
-    return [f"results/{wildcards.dataset}/query/{query}.json"] if query else []
-
-
-def query_flag(wildcards, input):
-    return f"--query {input.query}" if input.query else ""
 
 
 def owner_only():

@@ -22,11 +22,12 @@ rule preprocess_sensitive:
         gpu=0,
     params:
         settings=lambda wildcards: canonical(CONFIG.source(dataset=wildcards.dataset)),
-        declared=declared,
+        class_names=constant("class_names"),
+        num_images=constant("num_images"),
         version=stage_version("preprocess"),
     shell:
-        "python -m privimage.preprocess --settings {params.settings:q} --declared {params.declared:q}"
-        " --train {output.train:q} --holdout {output.holdout:q} 2>&1 | tee {log:q}"
+        "python -m privimage.preprocess --settings {params.settings:q} --class-names {params.class_names:q}"
+        " --num-images {params.num_images} --train {output.train:q} --holdout {output.holdout:q} 2>&1 | tee {log:q}"
 
 
 rule query:
@@ -47,15 +48,20 @@ rule query:
         mem_mb=2000,
         runtime=240,
         gpu=1,
+        declared=declared,  # a resource: of these constants, those that change the draw are parameters below
+        budget=budget,
     params:
         settings=lambda wildcards: canonical(CONFIG.query(wildcards.query)),
-        declared=declared,
+        class_names=constant("class_names"),
+        num_images=constant("num_images"),
+        reproducible_noise=constant("reproducible_noise"),
         state_dir=CONFIG.state_dir,
         version=stage_version("query"),
     shell:
         "python -m privimage.query --dataset {wildcards.dataset:q} --images {input.images:q}"
-        " --classifier {input.classifier:q} --settings {params.settings:q} --declared {params.declared:q}"
-        " --state-dir {params.state_dir:q} --histogram {output.histogram:q} 2>&1 | tee {log:q}"
+        " --classifier {input.classifier:q} --settings {params.settings:q} --declared {resources.declared:q}"
+        " --budget {resources.budget} --state-dir {params.state_dir:q}"
+        " --histogram {output.histogram:q} 2>&1 | tee {log:q}"
 
 
 rule select:
@@ -78,13 +84,13 @@ rule select:
         gpu=0,
     params:
         settings=settings("select"),
-        declared=declared,
+        class_names=constant("class_names"),
         policy=lambda wildcards: CONFIG.methods[wildcards.method].policy,
         query=query_flag,
         version=stage_version("select"),
     shell:
         "python -m privimage.select --policy {params.policy} --public {input.public:q} {params.query}"
-        " --declared {params.declared:q} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --class-names {params.class_names:q} --settings {params.settings:q} --seed {wildcards.seed}"
         " --subset {output.subset:q} 2>&1 | tee {log:q}"
 
 
@@ -108,12 +114,12 @@ rule pretrain:
         gpu=1,
     params:
         settings=settings("pretrain"),
-        declared=declared,
+        class_names=constant("class_names"),
         checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
         version=stage_version("pretrain"),
     shell:
         "python -m privimage.pretrain --seed {wildcards.seed}"
-        " --public {input.public:q} --subset {input.subset:q} --declared {params.declared:q}"
+        " --public {input.public:q} --subset {input.subset:q} --class-names {params.class_names:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"
 
@@ -139,6 +145,7 @@ rule finetune:
         mem_mb=2000,
         runtime=2880,
         gpu=1,
+        budget=budget,
         microbatch_size=64,
     params:
         settings=settings("finetune"),
@@ -152,7 +159,7 @@ rule finetune:
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
         " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
-        " --microbatch-size {resources.microbatch_size} --weights {output.weights:q}"
+        " --budget {resources.budget} --microbatch-size {resources.microbatch_size} --weights {output.weights:q}"
         " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
 
 

@@ -1,6 +1,16 @@
-# What there is to report of a data set: its releases, queries, references and times.
+# What there is of a data set: the queries that its methods read, and what to report: releases, references and times.
 
 from itertools import product
+
+
+def query_of(wildcards):
+    """The noisy query that the method reads and pays for; nothing for the others."""
+    query = CONFIG.methods[wildcards.method].query
+    return [f"results/{wildcards.dataset}/query/{query}.json"] if query else []
+
+
+def query_flag(wildcards, input):
+    return f"--query {input.query}" if input.query else ""
 
 
 def reference_split(wildcards):
