@@ -3,7 +3,7 @@
 Reads:   synthetic images (or the real training images, for the row to compare with) and real test images.
 Writes:  the accuracy of each classifier, as a fraction.
 Privacy: evaluation, not private: the numbers depend on the real test images without any noise.
-Source:  Li et al. 2024. The last epoch counts: nothing is selected on test images.
+Source:  Li et al. 2024. The last epoch counts: none is selected on test images.
 """
 
 from __future__ import annotations
