@@ -303,6 +303,16 @@ def test_rules_run_the_python_that_runs_snakemake(fresh, tmp_path):
     assert (run / "results/digits/internal").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_stage_that_fails_after_writing_its_outputs_has_failed(tmp_path):
+    """A command behind a pipe fails the pipe: half a result never passes as done."""
+    run, target = copy_project(tmp_path / "run"), "results/digits/internal/train.h5"
+    module = run / "privimage" / "preprocess.py"
+    module.write_text(module.read_text() + "    raise SystemExit(3)\n")
+    done = snakemake(run, "--cores", "1", *TOY, "--", target)
+    assert done.returncode != 0, done.stdout
+    assert not (run / target).exists()
+
+
 def test_the_linter_has_nothing_to_say(fresh):
     done = snakemake(fresh, "--lint")
     assert done.returncode == 0 and "Congratulations" in done.stdout, done.stdout

@@ -10,7 +10,7 @@ from privimage.errors import UserError
 
 # Rules run the Python that runs Snakemake, also when no environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
-shell.prefix("umask 077; ")
+shell.prefix("set -euo pipefail; umask 077; ")  # a prefix replaces Snakemake's own strictness
 try:
     CONFIG = load(config)
 except UserError as error:

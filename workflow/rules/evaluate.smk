@@ -21,6 +21,7 @@ rule fid:
         gpu=1,
     params:
         settings=settings("fid"),
+        inception_present=inception_present,
         version=stage_version("fid"),
     shell:
         "python -m privimage.fid --synthetic {input.synthetic:q} --real {input.real:q}"

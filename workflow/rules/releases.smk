@@ -18,6 +18,12 @@ def reference_split(wildcards):
     return f"results/{wildcards.dataset}/internal/{split}.h5"
 
 
+def inception_present(wildcards):
+    """Whether Inception's file is there: a parameter, so that its arrival reruns the distance."""
+    path = CONFIG.stage("fid", dataset=wildcards.dataset)["inception_path"]
+    return path is not None and Path(path).exists()
+
+
 def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1
