@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -309,8 +309,6 @@ class Curve:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[float, ...], ...]
-
-    SUFFIX: ClassVar[str] = ".csv"
 
     def write(self, path: Path) -> None:
         """The file exists."""
