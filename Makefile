@@ -18,8 +18,8 @@ test: install
 	$(BIN)/python -m pytest
 
 lint: install
-	$(BIN)/ruff check privimage tests
-	$(BIN)/ruff format --check privimage tests
+	$(BIN)/ruff check privimage tests benchmarks
+	$(BIN)/ruff format --check privimage tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 

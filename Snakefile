@@ -26,6 +26,7 @@ rule all:
     localrule: True
 
 
+include: "workflow/rules/images.smk"
 include: "workflow/rules/public.smk"
 include: "workflow/rules/releases.smk"
 include: "workflow/rules/private.smk"

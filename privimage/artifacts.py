@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import numpy as np
 from privimage import __version__
 from privimage.errors import UserError
 from privimage.privacy.event import Event
+
+STRETCH = 4096  # images that are written at once
 
 
 class ArtifactError(UserError):
@@ -79,18 +81,29 @@ class ImageSet:
 
     def write(self, path: Path) -> None:
         """The file and its checksum exist."""
+        starts = range(0, len(self.labels), STRETCH)
+        self.write_stretches(path, ((start, self.images[start : start + STRETCH]) for start in starts))
+
+    def write_stretches(self, path: Path, stretches: Iterable[tuple[int, np.ndarray]]) -> None:
+        """The file and its checksum exist, its images those of ``stretches``: (first index, uint8 [n, H, W, C]).
+
+        All that ``images`` gives is the shape, so that a set may be written that does not fit into memory.
+        """
         import h5py
 
         def fill(temporary: Path) -> None:
+            reserve(temporary, self.images.size + 2 * self.labels.nbytes + 1_000_000)  # h5py is bad at a full disk
             with h5py.File(temporary, "w") as file:
-                file.create_dataset("images", data=self.images)
+                images = file.create_dataset("images", self.images.shape, np.uint8)
+                for start, pixels in stretches:
+                    images[start : start + len(pixels)] = pixels
                 file.create_dataset("labels", data=self.labels)
                 made_by = asdict(self.provenance) if self.provenance else None
                 meta = {"class_names": self.class_names, "source": self.source, "counts": self.counts}
                 meta["provenance"] = made_by
                 file.attrs["metadata"] = json.dumps(meta)
 
-        _write_file(path, fill)
+        write_file(path, fill)
         write_text(Path(f"{path}.sha256"), f"{sha256(path)}  {path.name}\n")
 
     @classmethod
@@ -103,7 +116,7 @@ class ImageSet:
         import h5py
 
         check_sha256(path)
-        with _reading(path), h5py.File(path, "r") as file:
+        with reading(path), h5py.File(path, "r") as file:
             meta = json.loads(file.attrs["metadata"])
             images, labels = file["images"], file["labels"][:]
             shape, offset, empty = images.shape, images.id.get_offset(), images.size == 0
@@ -148,7 +161,7 @@ class Weights:
         body = {"kind": self.kind, "network": self.network, "facts": self.facts, "provenance": asdict(self.provenance)}
         seal = _seal({**body, "tensors": tensors_sha256(tensors)})
         metadata = {"privimage": json.dumps({**body, "sha256": seal}, sort_keys=True)}
-        _write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     @classmethod
     def read(cls, path: Path, kind: str) -> Weights:
@@ -159,7 +172,7 @@ class Weights:
         """
         from safetensors import safe_open
 
-        with _reading(path), safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["privimage"])
             seal = meta.pop("sha256")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -187,7 +200,7 @@ class JsonArtifact:
         Raises:
             ArtifactError: if the file is absent, damaged or of another kind.
         """
-        with _reading(path):
+        with reading(path):
             body = json.loads(Path(path).read_text(encoding="utf-8"))
             seal = body.pop("sha256")
             unsealed = cls._from_json(dict(body))
@@ -198,6 +211,21 @@ class JsonArtifact:
     @classmethod
     def _from_json(cls, body: dict[str, Any]) -> Any:
         return cls(**{**body, "provenance": Provenance(**body["provenance"])})
+
+
+@dataclass(frozen=True)
+class Contents(JsonArtifact):
+    """What a source held: images of each class, sizes, ways of storing, copies, and what was wrong with which."""
+
+    form: str
+    train: dict[str, int]
+    test: dict[str, int]
+    widths: list[int]
+    heights: list[int]
+    stored: dict[str, int]
+    problems: list[str]
+    warnings: list[str]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -322,24 +350,29 @@ class Curve:
         Raises:
             ArtifactError: if the file is absent or not a table of numbers.
         """
-        with _reading(path):
+        with reading(path):
             head, *body = Path(path).read_text(encoding="utf-8").splitlines()
             return cls(tuple(head.split(",")), tuple(tuple(map(float, line.split(","))) for line in body))
 
 
 def write_text(path: Path, text: str) -> None:
     """The file holds the text, whole."""
-    _write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """The file holds the bytes, whole."""
-    _write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """The file holds the bytes, whole, for its owner alone, wherever it stands."""
+    write_file(path, lambda temporary: temporary.write_bytes(content), private=True)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with _reading(path), open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -350,7 +383,7 @@ def check_sha256(path: Path) -> None:
         ArtifactError: if it does not, or either is absent.
     """
     beside = Path(f"{path}.sha256")
-    with _reading(beside):
+    with reading(beside):
         expected = beside.read_text(encoding="utf-8").split()[0]
     if sha256(path) != expected:
         raise ArtifactError(f"{path} is damaged: it does not match {beside.name}; delete both and rerun.")
@@ -375,7 +408,8 @@ def make_folder(path: Path) -> None:
             folder.chmod(0o700)  # the workflow made it, for all to enter
 
 
-def _write_file(path: Path, fill: Callable[[Path], Any]) -> None:
+def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False) -> None:
+    """The file is what ``fill`` wrote under the temporary name that it was given; if that fails, nothing is there."""
     path = Path(path)
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -385,11 +419,33 @@ def _write_file(path: Path, fill: Callable[[Path], Any]) -> None:
         fill(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o600 if "internal" in path.absolute().parts else 0o644)
+        temporary.chmod(0o600 if private or "internal" in path.absolute().parts else 0o644)
         temporary.replace(path)
         sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # h5py tells a full disk by one while it handles the other
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        why = os.strerror(cause.errno) if cause.errno else cause
+        raise ArtifactError(f"{path} cannot be written ({why}); make room or choose another folder.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """There is room for so many bytes in the file.
+
+    Raises:
+        OSError: if there is not.
+    """
+    with open(path, "rb+") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def sync_folder(folder: Path) -> None:
@@ -406,7 +462,7 @@ def _seal(body: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn whatever a bad file raises into one sentence about it."""
     try:
         yield

@@ -16,7 +16,7 @@ from privimage import __version__
 from privimage.errors import UserError
 from privimage.schema import build
 
-STAGES = ("preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
+STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
           "fid", "accuracy", "report")  # fmt: skip
 
 
@@ -76,24 +76,31 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], Any]) -> Any:
     """Run a stage's ``main``; a user's mistake ends it with one sentence and exit code 2."""
     try:
-        main()
+        return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def main() -> None:
-    """``privimage``: print the version and what each stage does."""
-    made = argparse.ArgumentParser(prog="privimage", description="List the stages of the workflow.")
+    """``privimage``: check images, or print the version and what each stage does."""
+    made = argparse.ArgumentParser(prog="privimage", description="Check images, or list the stages of the workflow.")
     made.add_argument("--version", action="version", version=__version__)
-    made.parse_args()
+    made.add_argument("command", nargs="?", choices=("check-data",), help="check-data PATH: is anything wrong with it?")
+    args, rest = made.parse_known_args(sys.argv[1:2])
+    if args.command:
+        from privimage import check_data
+
+        raise SystemExit(run(lambda: check_data.main(sys.argv[2:])))
+    made.parse_args(rest)
     print(f"privimage {__version__}\n")
     for stage in STAGES:
         print(f"  python -m privimage.{stage:11}{_first_line(stage)}")
     print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
+    print("Before that: `privimage check-data PATH` says what is wrong with your images.")
 
 
 def _first_line(stage: str) -> str:

@@ -10,13 +10,14 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import sqrt
 from os.path import realpath
 from pathlib import Path
 from typing import Any
 
 from privimage import settings as s
+from privimage.data.published import PUBLISHED
 from privimage.methods import METHODS, Method
 from privimage.schema import ConfigError, build, plain, schema_of, validate
 
@@ -60,18 +61,23 @@ class Config:
         return {name: row[name] for name in s.Declared.__dataclass_fields__}
 
     def source(self, *, dataset: str | None = None, public: str | None = None) -> dict[str, Any]:
-        """What `preprocess` needs to know of one row, as JSON-like data."""
+        """What `shard` needs to know of one row, as JSON-like data."""
         row = self.datasets[dataset] if dataset else self.publics[public]
         shape = self.publics[row.public] if dataset else row
-        return {
-            "source": row.source,
-            "path": row.path,
-            "resolution": shape.resolution,
-            "channels": shape.channels,
-            "num_classes": getattr(row, "num_classes", None),
-            "images_per_class": getattr(row, "images_per_class", None),
-            **plain(row.preprocess),
-        }
+        own = {f.name: getattr(row, f.name, None) for f in fields(s.Source)}
+        how = {key: value for key, value in plain(row.preprocess).items() if key in own}
+        place = {"path": row.path or self.fetched(dataset=dataset, public=public)}
+        return {**own, **how, **place, "resolution": shape.resolution, "channels": shape.channels}
+
+    def fetched(self, *, dataset: str | None = None, public: str | None = None) -> str | None:
+        """The folder into which `download` brings the row's images; None if they are drawn or the user's own."""
+        row = self.datasets[dataset] if dataset else self.publics[public]
+        return None if row.path or row.source in s.DRAWN else f"data/{row.source}"
+
+    def join(self, *, dataset: str | None = None, public: str | None = None) -> dict[str, Any]:
+        """The settings of `preprocess` for one row, as JSON-like data."""
+        row = self.datasets[dataset] if dataset else self.publics[public]
+        return {"on_bad_image": row.preprocess.on_bad_image}
 
     def query(self, name: str) -> dict[str, Any]:
         """The settings of one row of queries, as JSON-like data."""
@@ -195,7 +201,7 @@ def _check(config: Config) -> Iterable[str]:
         if method.query is not None:
             _known(f"methods.{label}.query", method.query, config.queries)
     for label, row in config.publics.items():
-        _check_path(f"publics.{label}", row)
+        _check_source(f"publics.{label}", row)
     for label, row in config.datasets.items():
         _known(f"datasets.{label}.public", row.public, config.publics)
         yield from _check_dataset(config, label, row)
@@ -204,7 +210,7 @@ def _check(config: Config) -> Iterable[str]:
 
 def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     where, public = f"datasets.{label}", config.publics[row.public]
-    _check_path(where, row)
+    _check_source(where, row)
     if len(set(row.class_names)) != len(row.class_names):
         raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
     if row.delta * row.num_images >= 1:
@@ -260,9 +266,20 @@ def _check_shared(config: Config) -> Iterable[str]:
             )
 
 
-def _check_path(where: str, row: Any) -> None:
-    if (row.source == "folder") != (row.path is not None):
-        raise ConfigError(f"`{where}.path` is {row.path!r}; source `folder` needs a path, the others take none.")
+def _check_source(where: str, row: Any) -> None:
+    """The fields that say where the images come from fit each other."""
+    if row.source in s.DRAWN and row.path is not None:
+        raise ConfigError(f"`{where}.path` is {row.path!r}; source `{row.source}` takes none, leave it out.")
+    published = PUBLISHED.get(row.source, "it is where your images are: a folder, an archive, or a file of arrays")
+    if row.source not in s.DRAWN and row.path is None and isinstance(published, str):
+        raise ConfigError(f"`{where}.path` is missing, and source `{row.source}` cannot be fetched; {published}.")
+    for key, source in (("variant", "emnist"), ("attribute", "celeba")):
+        if getattr(row, key) is not None and row.source != source:
+            raise ConfigError(
+                f"`{where}.{key}` is {getattr(row, key)!r}; only source `{source}` takes it, leave it out."
+            )
+    if row.source == "emnist" and row.variant is None:
+        raise ConfigError(f"`{where}.variant` is missing; name the variant of EMNIST to read, such as `letters`.")
 
 
 def _known(key: str, name: str, table: Mapping[str, Any]) -> None:

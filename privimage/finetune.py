@@ -66,7 +66,7 @@ def run(
     model = model.to(default_device())
     ema = averaged(model, settings.ema_decay)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    pixels, labels = torch.from_numpy(np.array(images.images)), torch.from_numpy(images.labels)
+    pixels, labels = images.images, torch.from_numpy(images.labels)  # memory-mapped: never copied as a whole
     saves = Saves(release, mechanism) if release else None
     start, rows = saves.resume(model, ema, optimizer) if saves else (0, [])
     for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start):
@@ -133,7 +133,7 @@ class Saves:
 
 
 def _step(
-    model: Denoiser, optimizer: torch.optim.Adam, pixels: Tensor, labels: Tensor, mechanism: Mechanism, step: int
+    model: Denoiser, optimizer: torch.optim.Adam, pixels: np.ndarray, labels: Tensor, mechanism: Mechanism, step: int
 ) -> tuple[float, float, float]:
     """One step of DP-SGD; returned is a row of the curve, which stays internal."""
     settings = mechanism.settings
@@ -162,7 +162,7 @@ def _step(
 
 
 def draw_batch(
-    pixels: Tensor,
+    pixels: np.ndarray,
     labels: Tensor,
     index: np.ndarray,
     settings: FinetuneSettings,
@@ -174,13 +174,17 @@ def draw_batch(
     parts = [_draw_image(pixels, labels, int(i), settings, no_label, key, step) for i in index]
     if parts:
         return NoisyBatch(*(torch.cat(tensors) for tensors in zip(*parts)))
-    levels, shape = settings.noise_levels_per_image, to_float(pixels[:0]).shape[1:]
+    levels, shape = settings.noise_levels_per_image, _floats(pixels, 0, 0).shape[1:]
     return NoisyBatch(torch.zeros(0, *shape), labels[:0], torch.zeros(0, levels), torch.zeros(0, levels, *shape))
+
+
+def _floats(pixels: np.ndarray, start: int, stop: int) -> Tensor:
+    return to_float(torch.from_numpy(np.array(pixels[start:stop])))  # [n, C, H, W]
 
 
 def _draw_image(pixels, labels, image: int, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int):
     return draw_noise(
-        to_float(pixels[image : image + 1]),
+        _floats(pixels, image, image + 1),
         labels[image : image + 1],
         levels=settings.noise_levels_per_image,
         P_mean=settings.P_mean,

@@ -68,8 +68,7 @@ def run(
     model = new_denoiser(settings.network, resolution, channels, len(names), seed).to(default_device())
     ema = model
     if len(index):
-        images = torch.from_numpy(np.ascontiguousarray(public.images[index]))  # [N, H, W, C]
-        ema = train(model, images, torch.from_numpy(labels), settings, seed, checkpoint)
+        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint)
     return Weights(
         kind="diffusion",
         tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},

@@ -13,18 +13,19 @@ Item = TypeVar("Item")
 SECONDS = 30.0
 
 
-def progress(items: Iterable[Item], name: str, total: int, start: int = 0) -> Iterator[Item]:
-    """The items, while standard error says how many of ``total`` are done, counting from ``start``."""
+def progress(items: Iterable[Item], name: str, total: int | None, start: int = 0) -> Iterator[Item]:
+    """The items, while standard error says how many of ``total`` are done, counting from ``start``; None: unknown."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=name, total=total, initial=start)
         return
     began = last = time.monotonic()
-    done = start
+    done, of = start, f"/{total}" if total else ""
     for done, item in enumerate(items, start + 1):
         yield item
         now = time.monotonic()
         if now - last >= SECONDS:
             last = now
-            left = (now - began) / (done - start) * (total - done)
-            print(f"{name}: {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
-    print(f"{name}: {done}/{total} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            pace = (now - began) / (done - start)
+            left = f", about {pace * (total - done):.0f} s left" if total else f", {1 / pace:.0f} a second"
+            print(f"{name}: {done}{of}{left}", file=sys.stderr, flush=True)
+    print(f"{name}: {done}{of} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

@@ -15,6 +15,19 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # what may become a folder of the result
 EDM = "Karras et al. 2022, table 1"
 
 
+SourceName = Literal[
+    "auto", "folder", "npz", "hdf5", "parquet", "digits", "glyphs", "mnist", "fashion-mnist", "kmnist", "emnist",
+    "cifar10", "cifar100", "imagenet", "imagenet-downsampled", "celeba", "camelyon17", "eurosat",
+]  # fmt: skip
+DRAWN = ("digits", "glyphs")  # sources that an installed package holds: they have no path
+SOURCE = "Reader of the images; `auto` looks at what lies under `path`."
+PATH = "Folder or file of the images; without one, a published set that may be fetched lies in `data/<source>`."
+VARIANT = (
+    "Which part of a source that has several: EMNIST's `letters`, `balanced`, `digits`, `mnist`, `byclass`, `bymerge`."
+)
+ATTRIBUTE = "CelebA's attribute that labels the images, such as `Male`; none: one class."
+
+
 @dataclass(frozen=True)
 class PreprocessSettings:
     """How an image becomes a square of the wanted size: constants and per-image rules only."""
@@ -22,12 +35,24 @@ class PreprocessSettings:
     filter: Literal["bilinear", "lanczos", "box"] = setting(
         "bilinear", "Resampling filter after the centre crop of the short side.", source="official repository"
     )
+    small_images: Literal["scale", "pad"] = setting(
+        "scale", "An image smaller than the square is enlarged, or centred on black (MNIST's 28 pixels in 32)."
+    )
     test_fraction: float = setting(
         0.2,
         "Fraction of images that a source without a test split of its own gives up for testing; "
         "decided image by image from its content.",
         above=0,
         below=1,
+    )
+    on_bad_image: Literal["error", "skip"] = setting(
+        "error", "An image that cannot be used stops the run, or is left out and listed; the others do not change."
+    )
+    max_pixels: int = setting(
+        25_000_000, "Images of more pixels are refused before they are decoded.", unit="pixels", minimum=1
+    )
+    num_shards: int = setting(
+        1, "Jobs that share the reading; changes the time, not the result.", unit="jobs", minimum=1, maximum=10_000
     )
 
 
@@ -167,8 +192,10 @@ class AccuracySettings:
 class Public:
     """A row of the table of public sets: fixes resolution, channels and the semantic query function."""
 
-    source: Literal["glyphs", "folder"] = setting(REQUIRED, "Reader of the images.")
-    path: str | None = setting(None, "Folder of the images, for sources that are on disk.")
+    source: SourceName = setting("auto", SOURCE)
+    path: str | None = setting(None, PATH)
+    variant: str | None = setting(None, VARIANT)
+    attribute: str | None = setting(None, ATTRIBUTE)
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int = setting(REQUIRED, "Public classes.", minimum=2)
@@ -183,8 +210,10 @@ class Public:
 class Dataset:
     """A row of the table of sensitive sets: declared public constants, and what differs from the defaults."""
 
-    source: Literal["digits", "folder"] = setting(REQUIRED, "Reader of the images.")
-    path: str | None = setting(None, "Folder of the images, for sources that are on disk.")
+    source: SourceName = setting("auto", SOURCE)
+    path: str | None = setting(None, PATH)
+    variant: str | None = setting(None, VARIANT)
+    attribute: str | None = setting(None, ATTRIBUTE)
     public: str = setting(REQUIRED, "Row of `publics`: the public set, which fixes resolution and channels.")
     num_images: int = setting(REQUIRED, "Training images, declared: a public constant.", unit="images", minimum=1)
     class_names: tuple[str, ...] = setting(REQUIRED, "Classes, declared: public constants. One name: unconditional.")
@@ -214,16 +243,27 @@ class Declared:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images of one row come from and what they become: the input of `preprocess`."""
+    """Where the images of one row come from and what they become: the input of `shard`."""
 
-    source: str = setting(REQUIRED, "Reader of the images.")
-    path: str | None = setting(None, "Folder of the images.")
+    source: SourceName = setting("auto", SOURCE)
+    path: str | None = setting(None, PATH)
+    variant: str | None = setting(None, VARIANT)
+    attribute: str | None = setting(None, ATTRIBUTE)
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
-    channels: int = setting(REQUIRED, "1 for grey, 3 for RGB.")
+    channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
     images_per_class: int | None = setting(None, "Images to draw of each class.")
-    filter: str = setting("bilinear", "Resampling filter.")
+    filter: Literal["bilinear", "lanczos", "box"] = setting("bilinear", "Resampling filter.")
+    small_images: Literal["scale", "pad"] = setting("scale", "Enlarge what is smaller than the square, or pad it.")
     test_fraction: float = setting(0.2, "Fraction for testing where the source has no split.", above=0, below=1)
+    max_pixels: int = setting(25_000_000, "Images of more pixels are refused.", unit="pixels", minimum=1)
+
+
+@dataclass(frozen=True)
+class JoinSettings:
+    """What `preprocess` does with the shards of a source."""
+
+    on_bad_image: Literal["error", "skip"] = setting("error", "Stop at images that cannot be used, or leave them out.")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from checkout import TOY, copy_project, snakemake
+from checkout import ROOT, TOY, copy_project, snakemake
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,12 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets (PRIVIMAGE_DATA, or beside the checkout); without it, tests that need it skip."""
+    folder = Path(os.environ.get("PRIVIMAGE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data sets in {folder}; set PRIVIMAGE_DATA")
+    return folder

@@ -160,18 +160,35 @@ def test_not_a_number_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "x"), r"file cannot be written \(No space left on device\); make room"),
+        (ValueError("x"), None),
+        (RuntimeError("x"), None),
+        (KeyboardInterrupt(), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, error, told):
     path = tmp_path / "file"
     a.write_text(path, "old")
 
     def fill(temporary: Path) -> None:
         temporary.write_text("half of the ne")
-        raise OSError("disk full")
+        raise error
 
-    with pytest.raises(OSError, match="disk full"):
-        a._write_file(path, fill)
+    with pytest.raises(type(error) if told is None else a.ArtifactError, match=told):
+        a.write_file(path, fill)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_room_is_asked_for_before_anything_is_written(tmp_path):
+    path = tmp_path / "x"
+    path.touch()
+    with pytest.raises(OSError, match="No space left|too large"):
+        a.reserve(path, 2**62)
 
 
 @pytest.mark.parametrize("name", ALL)

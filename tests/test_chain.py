@@ -33,7 +33,7 @@ NUM_CLASSES, NUM_PUBLIC_CLASSES, NUM_SAMPLES = 10, 20, 60
 CELL = ("finetuned.safetensors", "privacy.json", "images.h5", "images.h5.sha256", "samples.png")
 RELEASED = {
     *(f"public/glyphs8/{name}" for name in ("train.h5", "val.h5", "train.h5.sha256", "val.h5.sha256")),
-    "public/glyphs8/classifier.safetensors",
+    *(f"public/glyphs8/{name}" for name in ("classifier.safetensors", "contents.json", "contact-sheet.png")),
     "digits/query/default.json",
     "digits/report.html",
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
@@ -42,6 +42,7 @@ RELEASED = {
 MEASURED = ("fid.json", "accuracy.json", "training.csv")
 INTERNAL = {
     *(f"digits/internal/{name}" for name in ("train.h5", "test.h5", "train.h5.sha256", "test.h5.sha256")),
+    *(f"digits/internal/{name}" for name in ("contents.json", "contact-sheet.png")),
     *(f"digits/internal/{method}/seed0/eps1/{name}" for method in METHODS for name in MEASURED),
     "digits/internal/real/seed0/accuracy.json",
     "digits/internal/report.html",

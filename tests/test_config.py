@@ -78,12 +78,12 @@ def test_every_section_and_table_is_required(name):
     assert refused(name).startswith(f"`{name}` is missing")
 
 
-@pytest.mark.parametrize("key", ["resolution", "channels", "num_classes", "source"])
+@pytest.mark.parametrize("key", ["resolution", "channels", "num_classes"])
 def test_what_a_public_row_requires_is_named(key):
     assert refused(f"publics.glyphs8.{key}").startswith(f"`publics.glyphs8.{key}` is missing")
 
 
-@pytest.mark.parametrize("key", ["num_images", "class_names", "delta", "public", "source"])
+@pytest.mark.parametrize("key", ["num_images", "class_names", "delta", "public"])
 def test_what_a_dataset_row_requires_is_named(key):
     assert refused(f"datasets.digits.{key}").startswith(f"`datasets.digits.{key}` is missing")
 
@@ -145,8 +145,11 @@ CONTRADICTIONS = {
     "epsilon twice": ("run.epsilons", [1, 1.0], "each entry once"),
     "seed twice": ("run.seeds", [0, 0], "each entry once"),
     "too fine an epsilon": ("run.epsilons", [1.0000001], "at most six digits"),
-    "path of a drawn source": ("publics.glyphs8.path", "images", "the others take none"),
-    "no path of a folder": ("datasets.digits.source", "folder", "needs a path"),
+    "path of a drawn source": ("publics.glyphs8.path", "images", "source `glyphs` takes none"),
+    "no path of a folder": ("datasets.digits.source", "folder", "cannot be fetched; it is where your images are"),
+    "no path of a set to be fetched by hand": ("datasets.digits.source", "celeba", "mmlab.ie.cuhk.edu.hk"),
+    "a variant of a set that has none": ("datasets.digits.variant", "letters", "only source `emnist` takes it"),
+    "EMNIST without its variant": ("publics.glyphs8.source", "emnist", "such as `letters`"),
     "query without a row": ("methods.mine", {"policy": "query"}, "needs a row of `queries`"),
     "row without a query": ("methods.mine", {"policy": "none", "query": "default"}, "the others take none"),
     "no such query": ("methods.mine", {"policy": "query", "query": "defualt"}, "did you mean `default`?"),

@@ -63,7 +63,7 @@ def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one()
         finetune._step(
             made,
             optimizer,
-            torch.from_numpy(data.images),
+            data.images,
             torch.from_numpy(data.labels),
             mechanism(num_images=num_images),
             0,
@@ -74,7 +74,7 @@ def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one()
 
 def test_one_more_image_moves_no_other_image_s_draw():
     data = images()
-    pixels, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    pixels, labels = data.images, torch.from_numpy(data.labels)
     few, many = (
         finetune.draw_batch(pixels, labels, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
         for index in ([4, 9], [4, 7, 9])

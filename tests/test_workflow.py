@@ -31,15 +31,22 @@ MODEL = jobs_of("select", "pretrain", *CELL)
 AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
 REAL = {"accuracy_real seed0"}
 
+PUBLIC_IMAGES = {"shard_public", "preprocess_public"}
+SENSITIVE_IMAGES = {"shard_sensitive", "preprocess_sensitive"}
+
 # What is changed (on top of the toy configuration), and the jobs that this costs: the stage and what follows from it.
 CHANGES: dict[str, tuple[str, set[str]]] = {
     "preprocess": (
         "preprocess: {test_fraction: 0.3}",
-        {"preprocess_public", "preprocess_sensitive", "classifier", "query"} | MODEL | REAL | REPORTS,
+        PUBLIC_IMAGES | SENSITIVE_IMAGES | {"classifier", "query"} | MODEL | REAL | REPORTS,
     ),
     "preprocess, where the public row has its own value": (
         "preprocess: {filter: lanczos}",
-        {"preprocess_sensitive"} | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+    ),
+    "what to do with bad images": (
+        "datasets: {digits: {preprocess: {on_bad_image: skip}}}",
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
     ),
     "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("fid")),
     "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
@@ -64,11 +71,15 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "the same epsilon, spelt 1.0": ("run: {epsilons: [1.0]}", set()),
 }
 VERSIONS = {  # raising VERSION of the module costs the same as changing its settings
+    "shard": CHANGES["preprocess"][1],
     "query": CHANGES["queries"][1],
     "finetune": CHANGES["finetune"][1],
     "report": REPORTS,
 }
-STAGES = ("preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "fid", "accuracy", "report")
+STAGES = (
+    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "fid",
+    "accuracy", "report",
+)  # fmt: skip
 
 
 def overlay(folder: Path, text: str) -> tuple[str, ...]:
@@ -333,7 +344,7 @@ def test_every_rule_states_what_a_cluster_needs(rule):
         assert re.search(rf"^        {resource}=\d+,", text, re.M), f"{rule} has no {resource}"
     stage = rule.split("_")[0]
     assert f'version=stage_version("{stage}"),' in text and f'"python -m privimage.{stage} ' in text
-    assert re.search(r" 2>&1 \| tee \{log:q\}\"\s*$", text)
+    assert re.search(r" 2>&1 \| tee \{log:q\}( \|\| \{\{ rm .*; exit 1; \}\})?\"\s*$", text)
 
 
 def test_every_stage_has_a_rule():

@@ -42,12 +42,12 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 class Trainer:
-    """A network in training: its images (in memory), its optimiser, the epochs that it has behind it."""
+    """A network in training: its images (read as they are needed), its optimiser, the epochs that it has behind it."""
 
     def __init__(self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int) -> None:
         self.network, self.recipe, self.seed, self.finished = network, recipe, seed, 0
         self.device = next(network.parameters()).device
-        self.pixels = torch.from_numpy(np.array(images.images))  # uint8 [N, H, W, C]
+        self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
         self.labels = torch.from_numpy(images.labels)  # [N]
         self.steps_per_epoch = math.ceil(len(self.pixels) / recipe.batch_size)
         self.optimizer = torch.optim.SGD(
@@ -94,7 +94,7 @@ class Trainer:
         self.network.train()
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * progressed)) / 2
-        x = to_float(self.pixels[index])  # [B, C, H, W]
+        x = to_float(self.pixels[index.numpy()])  # [B, C, H, W]
         if self.recipe.horizontal_flip:
             flip = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(flip[:, None, None, None], x.flip(3), x)

@@ -1,122 +1,197 @@
-"""Image files in folders: one sub-folder a class, or one flat folder where a single class is declared.
+"""Image files in a folder or an archive: labels from a label file, or one sub-folder a class, or one flat class.
 
-Sub-folders ``train`` and ``test`` are the split where both exist; otherwise each image's own bytes decide, so that no
-image's part depends on another image. Names that begin with a point are skipped, and so are files beside the folders
-of classes. Of an animation the first frame counts; transparent pixels become black.
+Tried in this order:
+
+- a label file at the root, or one in each part (`labels.py` says which);
+- parts ``train`` and ``test`` (or ``val``), each laid out as below; with all three, ``val`` joins ``train``;
+- one folder a class; images deeper inside it belong to it;
+- a flat folder of images: one class.
+
+Where everything lies in one folder, that folder is the root. A part's root holds nothing beside the class folders but
+texts, which are passed over; everything inside a class folder counts as an image, whatever its name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from privimage.artifacts import ImageSet
-from privimage.data.square import square
+from privimage.data.classes import in_declared_order
+from privimage.data.label_values import one_class
+from privimage.data.labels import label_file, labelled
+from privimage.data.record import Collection, Problem, Record, Split, printable
+from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
-from privimage.progress import progress
 from privimage.settings import Source
 
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-NAMED = 10  # bad files that an error names
+PARTS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val",
+}  # fmt: skip
+TEXTS = (".txt", ".md", ".json", ".csv", ".pdf", ".html", ".xml")
+MAX_WRAPPERS = 8  # folders that hold one folder and nothing else
 
 
-def read(source: Source, class_names: Sequence[str] | None = None) -> tuple[ImageSet, ImageSet]:
-    """The folder's training images and test images; the labels follow ``class_names`` where they are declared.
+def read(source: Source, class_names: Sequence[str] | None = None) -> Collection:
+    """The images of a folder or archive, listed lazily.
 
     Raises:
-        UserError: if the folders are not the classes, a file is no image that can be read, or a split is empty.
+        UserError: if there are no files, or the classes are not what was declared, or not the same in all parts.
     """
-    root = Path(source.path or "")
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; `path` must name one that holds the images.")
-    split = (root / "train").is_dir() and (root / "test").is_dir()
-    names = _class_names(root / "train" if split else root, source, class_names)
-    if split:
-        _class_names(root / "test", source, names)
-        files = [(part == "test", *item) for part in ("train", "test") for item in _files(root / part, names)]
-    else:
-        files = [(None, *item) for item in _files(root, names)]
-    return _split(files, names, source)
+    if not source.path:
+        raise UserError("A source of image files has no `path`; name the folder or archive that holds them.")
+    tree = _unwrapped(open_tree(Path(source.path)), class_names)
+    if not any(isinstance(item, Problem) or not is_text(item) for item in tree.files()):
+        raise UserError(f"{tree.where} holds no image files; expected one folder of images for each class.")
+    if label_file(tree):
+        return labelled(tree, {"": None}, source, class_names, is_text)
+    folders = tree.folders()
+    parts = {} if sorted(class_names or ()) == folders else _parts(folders, tree.where)
+    if parts and any(label_file(tree, f"{part}/") for part in parts):
+        return labelled(tree, {f"{part}/": split for part, split in parts.items()}, source, class_names, is_text)
+    return _by_folders(tree, parts, source, class_names)
 
 
-def _class_names(folder: Path, source: Source, declared: Sequence[str] | None) -> tuple[str, ...]:
-    found = tuple(sorted(entry.name for entry in _visible(folder) if entry.is_dir()))
-    if declared is not None:
-        if sorted(declared) != list(found) and not (len(declared) == 1 and not found):
-            listed = ", ".join(f'"{name}"' for name in found)
+def is_text(name: str) -> bool:
+    """Whether a file at the root is a text about the images, not one of them."""
+    name = name.lower()
+    return "/" not in name and (name.endswith(TEXTS) or name.startswith(("readme", "license", "licence")))
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """The `Tree` of the one folder that holds everything; files beside it are problems, unless they are texts."""
+
+    outer: Tree
+    folder: str
+
+    @property
+    def where(self) -> str:
+        return self.outer.sub(self.folder).where
+
+    @property
+    def form(self) -> str:
+        return self.outer.form
+
+    def files(self) -> Iterator[str | Problem]:
+        for item in self.outer.files():
+            if isinstance(item, Problem):
+                yield item
+            elif item.startswith(f"{self.folder}/"):
+                yield item[len(self.folder) + 1 :]
+            elif not is_text(item):
+                yield _stray(self.outer.called(item), f"the folder {self.folder}")
+
+    def folders(self, name: str = "") -> list[str]:
+        return self.outer.folders(f"{self.folder}/{name}")
+
+    def has(self, name: str) -> bool:
+        return self.outer.has(f"{self.folder}/{name}")
+
+    def read(self, name: str) -> bytes:
+        return self.outer.read(f"{self.folder}/{name}")
+
+    def sub(self, name: str) -> Tree:
+        return self.outer.sub(f"{self.folder}/{name}")
+
+    def called(self, name: str) -> str:
+        return self.outer.called(f"{self.folder}/{name}")
+
+
+def _unwrapped(tree: Tree, declared: Sequence[str] | None) -> Tree:
+    """The tree itself, or the folder inside that holds the class folders or the label file."""
+    for _ in range(MAX_WRAPPERS):
+        folders = tree.folders()
+        if len(folders) != 1 or tuple(declared or ()) == tuple(folders) or label_file(tree):
+            break
+        if not tree.folders(folders[0]) and not label_file(tree, f"{folders[0]}/"):
+            break
+        tree = Wrapped(tree, folders[0])
+    return tree
+
+
+def _parts(folders: Sequence[str], where: str) -> dict[str, Split]:
+    """The part that each folder is, if the folders are parts and not classes."""
+    _check_case(folders, where)
+    known = {folder: PARTS[folder.lower()] for folder in folders if folder.lower() in PARTS}
+    found = set(known.values())
+    if "train" not in found or len(found) == 1:
+        return {}
+    strangers = [printable(folder) for folder in folders if folder not in known]
+    if strangers:
+        raise UserError(
+            f"{where} has the folders {strangers[:10]} beside {sorted(known)}; expected only the parts of the split, "
+            "move the others elsewhere."
+        )
+    held_out = "test" if "test" in found else "val"
+    return {folder: "test" if part == held_out else "train" for folder, part in known.items()}
+
+
+def _check_case(folders: Sequence[str], where: str) -> None:
+    """Two folders whose names differ in case alone are one class that was split by mistake."""
+    seen: dict[str, str] = {}
+    for folder in folders:
+        other = seen.setdefault(folder.casefold(), folder)
+        if other != folder:
             raise UserError(
-                f"{folder} has the class folders {list(found)}; expected {sorted(declared)}, as declared. "
-                f"If the folders are right, write `class_names: [{listed}]`."
+                f"{where} has the folders {printable(other)} and {printable(folder)}, which differ in case alone; "
+                "expected one folder a class, merge or rename them."
             )
-        return tuple(declared)
-    if not found or source.num_classes not in (None, len(found)):
-        raise UserError(
-            f"{folder} has {len(found)} class folders; expected {source.num_classes}, the row's `num_classes`."
-        )
-    return found
 
 
-def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[int, Path]]:
-    """Labels and files, sorted."""
-    if not any(entry.is_dir() for entry in _visible(folder)):
-        return [(0, path) for path in _visible(folder)]
-    return [(label, path) for label, name in enumerate(names) for path in _visible(folder / name)]
+def _by_folders(tree: Tree, parts: dict[str, Split], source: Source, declared: Sequence[str] | None) -> Collection:
+    """The images of class folders, or of one class without folders, in each part."""
+    roots = [f"{part}/" for part in parts] or [""]
+    folders = _class_folders(tree, roots)
+    if folders:
+        names = in_declared_order(folders, source, declared, tree.where)
+    else:
+        names = one_class(source, declared, f"{tree.where} has no class folders")
+    labels = {name: label for label, name in enumerate(names)} if folders else None
+    form = f"{tree.form} of class folders" if folders else f"flat {tree.form} of images"
+    form += f" in the parts {', '.join(parts)}" if parts else ""
+    return Collection(form, names, partial(_items, tree, parts, labels))
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+def _class_folders(tree: Tree, roots: Sequence[str]) -> list[str]:
+    """The class folders, which are the same in all parts."""
+    found = [tree.folders(root.rstrip("/")) for root in roots]
+    for root, folders in zip(roots, found):
+        _check_case(folders, tree.sub(root.rstrip("/")).where if root else tree.where)
+        differing = sorted(set(folders) ^ set(found[0]))
+        if differing:
+            raise UserError(
+                f"{tree.where} has other class folders in {root} than in {roots[0]}: "
+                f"{[printable(name) for name in differing[:10]]} {'is' if len(differing) == 1 else 'are'} in one of "
+                "them only; expected the same classes in both, add or remove them."
+            )
+    return found[0]
 
 
-def _split(
-    files: Sequence[tuple[bool | None, int, Path]], names: tuple[str, ...], source: Source
-) -> tuple[ImageSet, ImageSet]:
-    images = np.empty((len(files), source.resolution, source.resolution, source.channels), np.uint8)
-    labels = np.array([label for _, label, _ in files], np.int64)
-    is_test = np.zeros(len(files), bool)
-    bad = []
-    for index, (in_test, _, path) in enumerate(progress(files, "folder", len(files))):
-        try:
-            content = path.read_bytes()
-            images[index] = square(_decode(content), source)
-        except Exception as error:  # Pillow's decoders raise errors of many kinds; all mean a bad file
-            bad.append(f"{path} ({error or type(error).__name__})")
-            continue
-        is_test[index] = _falls_to_test(content, source.test_fraction) if in_test is None else in_test
-    if bad:
-        more = f", and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-        raise UserError(
-            f"{len(bad)} files are no images that can be read: {', '.join(bad[:NAMED])}{more}; mend or remove them."
-        )
-    if is_test.all() or not is_test.any():
-        raise UserError(
-            f"{source.path} gave {np.sum(~is_test)} training images and {np.sum(is_test)} test images; "
-            "expected some of both: give it sub-folders `train` and `test`, or more images."
-        )
-    return (
-        ImageSet(images[~is_test], labels[~is_test], names, source.source),
-        ImageSet(images[is_test], labels[is_test], names, source.source),
-    )
+def _items(tree: Tree, parts: dict[str, Split], labels: dict[str, int] | None) -> Iterator[Record | Problem]:
+    """``labels`` by class folder; None for images without class folders."""
+    missing = {f"{part}/{name}" if part else name for part in parts or [""] for name in labels or ()}
+    top = tree.called("")
+    for item in tree.files():
+        path = item.name.removeprefix(top) if isinstance(item, Problem) else item
+        part, _, rest = path.partition("/") if parts else ("", "", path)
+        folder, inside, _ = rest.partition("/")
+        missing.discard(f"{part}/{folder}" if parts else folder)
+        if isinstance(item, Problem):
+            yield item
+        elif part in parts or not parts:
+            label = 0 if labels is None else labels.get(folder) if inside else None
+            if label is not None and (inside or not is_text(rest)):
+                yield Record(tree.called(item), label, parts.get(part), partial(tree.read, item))
+            elif not is_text(rest):
+                yield _stray(tree.called(item), "the class folders")
+        elif not is_text(item):
+            yield _stray(tree.called(item), f"the folders {', '.join(parts)}")
+    for folder in sorted(missing):
+        yield Problem(tree.called(f"{folder}/"), "the class folder holds no files", "add images to it or remove it")
 
 
-def _falls_to_test(content: bytes, test_fraction: float) -> bool:
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") < test_fraction * 2**64
-
-
-def _decode(content: bytes) -> Image.Image:
-    """The image upright, in mode L or RGB."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content))
-        if image.mode not in MODES:
-            raise ValueError(f"mode {image.mode}; expected 8 bits a channel, convert it")
-        image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        clear = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+def _stray(name: str, beside: str) -> Problem:
+    return Problem(name, f"lies beside {beside}", "move it into one of them or remove it")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +21,8 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from privimage.artifacts import ImageSet
+from privimage.data.classes import in_declared_order
+from privimage.data.record import Collection, Record
 from privimage.data.square import FILTERS
 from privimage.errors import UserError
 from privimage.progress import progress
@@ -42,8 +43,10 @@ SHIFT = 0.03  # standard deviation sideways, in widths of the square
 FILLS = 0.625  # part of the canvas that the sign fills, so that it can be bent without leaving it
 
 
-def read(source: Source, class_names: Sequence[str] | None = None) -> tuple[ImageSet, ImageSet]:
+def read(source: Source, class_names: Sequence[str] | None = None) -> Collection:
     """``images_per_class`` images of each of ``num_classes`` signs, a sixth of them held out; always the same.
+
+    The images of a sign come from one stream of random numbers, so all of them are drawn while they are listed.
 
     Raises:
         UserError: if the row does not say how many, or asks for more signs than there are.
@@ -54,18 +57,26 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> tuple[Imag
             f"source `glyphs` got num_classes {source.num_classes} and images_per_class {per_class}; "
             f"expected both, and at most {len(SIGNS)} classes."
         )
+    names = in_declared_order(tuple(map(name, signs)), source, class_names, "source `glyphs`")
+
+    def items() -> Iterator[Record]:
+        fonts, held_out = fonts_by_sign(), per_class // HELD_OUT
+        for index, sign in enumerate(progress(signs, "glyphs", len(signs))):
+            label = names.index(name(sign))
+            for number, pixels in enumerate(_draw(index, fonts[sign], sign, source)):
+                split = "test" if number < held_out else "train"
+                yield Record(f"{name(sign)}, image {number}", label, split, lambda pixels=pixels: pixels)
+
+    return Collection("glyphs drawn on the spot", names, items)
+
+
+def _draw(index: int, fonts: Sequence[Path], sign: str, source: Source) -> Iterator[np.ndarray]:
+    """The images of one sign, uint8 [S, S] each."""
     canvas = max(64, 2 * source.resolution)
-    fonts = fonts_by_sign()
-    images = np.empty((len(signs), per_class, source.resolution, source.resolution, source.channels), np.uint8)
-    for index, sign in enumerate(progress(signs, "glyphs", len(signs))):
-        rng = np.random.default_rng([SEED, index])
-        distances = [_distance(shape, canvas) for font in fonts[sign] for shape in _shapes(font, sign, canvas)]
-        for number in range(per_class):
-            ink = _bend(distances[rng.integers(len(distances))], rng)
-            images[index, number] = _fit(ink, source, rng)[..., None]
-    held_out = per_class // HELD_OUT
-    names = tuple(map(name, signs))
-    return _image_set(images[:, held_out:], names), _image_set(images[:, :held_out], names)
+    rng = np.random.default_rng([SEED, index])
+    distances = [_distance(shape, canvas) for font in fonts for shape in _shapes(font, sign, canvas)]
+    for _ in range(source.images_per_class):
+        yield _fit(_bend(distances[rng.integers(len(distances))], rng), source, rng)
 
 
 def name(sign: str) -> str:
@@ -155,8 +166,3 @@ def _fit(ink: np.ndarray, source: Source, rng: np.random.Generator) -> np.ndarra
     padded = Image.fromarray(np.pad(np.rint(255 * ink).astype(np.uint8), margin))
     box = (x + margin, y + margin, x + margin + side, y + margin + side)
     return np.asarray(padded.resize((source.resolution, source.resolution), FILTERS[source.filter], box=box))
-
-
-def _image_set(images: np.ndarray, names: tuple[str, ...]) -> ImageSet:
-    labels = np.repeat(np.arange(len(names), dtype=np.int64), images.shape[1])
-    return ImageSet(images.reshape(-1, *images.shape[2:]), labels, names, "glyphs")

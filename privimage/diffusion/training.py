@@ -24,11 +24,18 @@ def generator_for(seed: int, *indices: int) -> torch.Generator:
 
 
 def train(
-    model: Denoiser, images: Tensor, labels: Tensor, settings: PretrainSettings, seed: int, checkpoint: Checkpoint
+    model: Denoiser,
+    images: np.ndarray,
+    index: np.ndarray,
+    labels: Tensor,
+    settings: PretrainSettings,
+    seed: int,
+    checkpoint: Checkpoint,
 ) -> Denoiser:
     """``model`` is trained in place; returned is the moving average of its weights.
 
-    Shapes: ``images`` uint8 [N, H, W, C]; ``labels`` int64 [N].
+    Shapes: ``images`` uint8 [M, H, W, C], memory-mapped, of which those at ``index`` [N] are used; ``labels``
+    int64 [N].
 
     Raises:
         UserError: if the weights are no longer finite.
@@ -39,7 +46,7 @@ def train(
     start = _resume(checkpoint, model, ema, optimizer)
     every = Every(SAVE_SECONDS)
     for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start):
-        batch = _draw(images, labels, settings, model.num_labels, generator_for(seed, step))
+        batch = _draw(images, index, labels, settings, model.num_labels, generator_for(seed, step))
         loss = per_image_loss(model, NoisyBatch(*(tensor.to(device) for tensor in batch))).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -57,15 +64,22 @@ def _check_finite(model: Denoiser, step: int) -> None:
         raise UserError(f"pretraining diverged before step {step + 1}; lower pretrain.learning_rate.")
 
 
-def _draw(images: Tensor, labels: Tensor, settings: PretrainSettings, no_label: int, generator: torch.Generator):
-    index = torch.randint(len(images), (settings.batch_size,), generator=generator)
-    x = to_float(images[index])
+def _draw(
+    images: np.ndarray,
+    index: np.ndarray,
+    labels: Tensor,
+    settings: PretrainSettings,
+    no_label: int,
+    generator: torch.Generator,
+) -> NoisyBatch:
+    drawn = torch.randint(len(index), (settings.batch_size,), generator=generator)
+    x = to_float(torch.from_numpy(images[index[drawn.numpy()]]))
     if settings.horizontal_flip:
         flip = torch.rand(len(x), generator=generator) < 0.5
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
     return draw_noise(
         x,
-        labels[index],
+        labels[drawn],
         levels=1,
         P_mean=settings.P_mean,
         P_std=settings.P_std,

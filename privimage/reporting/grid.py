@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = 10
+SHEET_CLASSES = 20
 MAX_WIDTH = 900
 GAP = 2
 PAPER, INK, EMPTY = (255, 255, 255), (29, 39, 51), (236, 239, 243)
@@ -37,7 +38,8 @@ def image_grid(
     names = [_shortened(name, font, max_width // 6 - 3 * GAP) for name in class_names] if len(class_names) > 1 else []
     gutter = max((int(font.getlength(name)) + 4 * GAP for name in names), default=0)
     blocks = [
-        _block(images[labels == index][:per_class], per_class, columns, cell) for index in range(len(class_names))
+        _block(images[np.flatnonzero(labels == index)[:per_class]], per_class, columns, cell)
+        for index in range(len(class_names))
     ]
     step = max(blocks[0].shape[0], int(font.size) + 2) + 2 * GAP  # classes stand a little further apart than rows
     picture = Image.new("RGB", (gutter + blocks[0].shape[1], step * len(blocks) - 2 * GAP), PAPER)
@@ -49,6 +51,23 @@ def image_grid(
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def sheet_classes(num_classes: int) -> np.ndarray:
+    """The labels that a contact sheet shows: all, or ``SHEET_CLASSES`` evenly spread over them."""
+    return np.unique(np.linspace(0, num_classes - 1, min(SHEET_CLASSES, num_classes)).round().astype(int))
+
+
+def contact_sheet(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """The first images of the classes that a contact sheet shows, as a PNG.
+
+    Shapes: ``images`` uint8 [N, H, W, C] with C 1 or 3, of which few are read; ``labels`` integers [N].
+    """
+    shown = sheet_classes(len(class_names))
+    per_class = default_per_class(len(shown))
+    chosen = [np.flatnonzero(labels == label)[:per_class] for label in shown]
+    rows, numbers = np.concatenate(chosen), np.repeat(np.arange(len(shown)), [len(c) for c in chosen])
+    return image_grid(images[rows], numbers, [class_names[label] for label in shown], per_class)
 
 
 def default_per_class(num_classes: int) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sets import image_sets
 from sklearn.datasets import load_digits
 
 from privimage.data import digits
@@ -9,7 +10,8 @@ from privimage.settings import Source
 
 
 def read(resolution=8, channels=1):
-    return digits.read(Source(source="digits", resolution=resolution, channels=channels, filter="box"))
+    source = Source(source="digits", resolution=resolution, channels=channels, filter="box")
+    return image_sets(digits.read(source), source)
 
 
 def test_there_are_1437_to_train_and_360_to_test_split_alike():
@@ -43,3 +45,11 @@ def test_they_come_in_other_sizes_and_in_three_channels(resolution, channels):
     assert train.images.shape == (1437, resolution, resolution, channels)
     assert (train.images == train.images[..., :1]).all()
     assert abs(train.images.mean() - read()[0].images.mean()) < 2
+
+
+def test_declared_classes_give_the_order():
+    source = Source(source="digits", resolution=8, channels=1)
+    train, _ = image_sets(digits.read(source, tuple("9876543210")), source)
+    straight, _ = read()
+    assert train.class_names == tuple("9876543210")
+    np.testing.assert_array_equal(train.labels, 9 - straight.labels)

@@ -1,248 +1,267 @@
-"""Folders of images: every mode becomes 8 bits or is refused; the split depends on each image alone."""
+"""Folders of images: which class and part each file is of, and what is told of those that fit nowhere."""
 
-import shutil
+import io
+import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from privimage.data import folder
+from privimage.data.record import Problem, Record
 from privimage.errors import UserError
 from privimage.settings import Source
+
+CLASSES = ("cat", "dog")
 
 
 def source(path, **changes):
     return Source(**{"source": "folder", "path": str(path), "resolution": 4, "channels": 3, **changes})
 
 
-def noise(seed, size=(6, 6), channels=3):
-    shape = (*size[::-1], channels) if channels > 1 else size[::-1]
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+def picture(seed):
+    """The bytes of a small PNG."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def fill(root, classes=("cat", "dog"), count=20):
-    for number, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for index in range(count):
-            noise(100 * number + index).save(root / name / f"{index:02}.png")
+def put(root, *names):
+    """Files with contents of their own: what lies where."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(picture(sum(name.encode())) + name.encode())
     return root
 
 
-def decoded(tmp_path, image, extension="png", **changes):
-    """The pixels that the reader makes of one image, in a square of its own size."""
-    (tmp_path / "train").mkdir(parents=True)
-    (tmp_path / "test").mkdir()
-    image.save(tmp_path / "train" / f"x.{extension}", **changes.pop("save", {}))
-    noise(0).save(tmp_path / "test" / "y.png")
-    changes = {"resolution": min(image.size), **changes}
-    return folder.read(source(tmp_path, **changes), ("thing",))[0].images[0]
+def classes(root, names=CLASSES, count=2):
+    return put(root, *(f"{name}/{index}.png" for name in names for index in range(count)))
 
 
-def test_classes_are_sub_folders_in_the_declared_order(tmp_path):
-    fill(tmp_path)
-    train, test = folder.read(source(tmp_path), ("dog", "cat"))
-    assert train.class_names == ("dog", "cat")
-    assert [a + b for a, b in zip(train.counts, test.counts)] == [20, 20]
-    undeclared, _ = folder.read(source(tmp_path, num_classes=2))
-    assert undeclared.class_names == ("cat", "dog")
-    assert undeclared.counts == train.counts[::-1]
+def items_of(collection):
+    items = list(collection.items())
+    return [item for item in items if isinstance(item, Record)], [
+        str(item) for item in items if isinstance(item, Problem)
+    ]
 
 
-def test_train_and_test_folders_are_the_split(tmp_path):
-    fill(tmp_path / "train", count=3)
-    fill(tmp_path / "test", count=2)
-    train, test = folder.read(source(tmp_path), ("cat", "dog"))
-    assert (train.counts, test.counts) == ([3, 3], [2, 2])
+def read(path, declared=None, **changes):
+    """Class names, what is known of each file by its name, and what was told."""
+    collection = folder.read(source(path, **changes), declared)
+    records, problems = items_of(collection)
+    return collection.class_names, {record.name: (record.label, record.split) for record in records}, problems
 
 
-def test_each_images_part_is_its_own_affair(tmp_path):
-    fill(tmp_path / "a", count=40)
-    train, test = folder.read(source(tmp_path / "a"), ("cat", "dog"))
-    assert 4 <= len(test.labels) <= 30
-    before = {image.tobytes() for image in test.images}
-    for gone in sorted((tmp_path / "a" / "cat").iterdir())[::2]:
-        gone.unlink()
-    for path in sorted((tmp_path / "a" / "dog").iterdir()):
-        path.rename(path.with_name(f"z{path.name}"))
-    after_train, after_test = folder.read(source(tmp_path / "a"), ("cat", "dog"))
-    assert {image.tobytes() for image in after_test.images} <= before
-    assert not {image.tobytes() for image in after_train.images} & before
-    assert after_test.counts[1] == test.counts[1]
-
-
-def test_the_fraction_for_testing_is_met_on_average():
-    falls = [folder._falls_to_test(str(index).encode(), 0.2) for index in range(5000)]
-    assert abs(np.mean(falls) - 0.2) < 0.02
-
-
-def test_one_declared_class_may_be_a_flat_folder(tmp_path):
-    fill(tmp_path, classes=("all",), count=30)
-    train, test = folder.read(source(tmp_path / "all"), ("thing",))
-    assert train.class_names == ("thing",) and len(train.labels) + len(test.labels) == 30
-    assert folder.read(source(tmp_path), ("all",))[0].counts == train.counts
-
-
-def test_an_empty_class_is_read_as_empty(tmp_path):
-    fill(tmp_path)
-    (tmp_path / "eel").mkdir()
-    assert folder.read(source(tmp_path), ("cat", "dog", "eel"))[0].counts[2] == 0
-
-
-def test_folders_that_are_not_the_declared_classes_are_refused_with_the_list_to_paste(tmp_path):
-    fill(tmp_path)
-    for declared in (("cat",), ("cat", "dog", "eel"), ("cat", "Dog")):
-        with pytest.raises(UserError, match=r'write `class_names: \["cat", "dog"\]`'):
-            folder.read(source(tmp_path), declared)
-
-
-def test_a_split_whose_classes_differ_is_refused(tmp_path):
-    fill(tmp_path / "train", count=2)
-    fill(tmp_path / "test", classes=("cat",), count=2)
-    with pytest.raises(UserError, match=r"test has the class folders \['cat'\]"):
-        folder.read(source(tmp_path), ("cat", "dog"))
-
-
-def test_a_public_folder_has_the_declared_number_of_classes(tmp_path):
-    fill(tmp_path)
-    with pytest.raises(UserError, match="has 2 class folders; expected 3"):
-        folder.read(source(tmp_path, num_classes=3))
-
-
-def test_no_folder_no_images_and_no_test_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
-        folder.read(source(tmp_path / "absent"), ("cat",))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="0 training images and 0 test images"):
-        folder.read(source(tmp_path / "empty"), ("thing",))
-    fill(tmp_path / "few", classes=("cat",), count=1)
-    with pytest.raises(UserError, match="expected some of both"):
-        folder.read(source(tmp_path / "few"), ("cat",))
-
-
-@pytest.mark.parametrize("extension", ["png", "jpg"])
-def test_bad_files_are_listed_once_all_together(tmp_path, extension):
-    fill(tmp_path, count=5)
-    whole = tmp_path / "whole"
-    noise(7, (64, 64)).save(whole, format={"png": "PNG", "jpg": "JPEG"}[extension])
-    (tmp_path / "cat" / f"cut.{extension}").write_bytes(whole.read_bytes()[:-200])
-    (tmp_path / "dog" / "notes.txt").write_text("no image")
-    (tmp_path / "dog" / "empty.png").write_bytes(b"")
-    (tmp_path / "dog" / "deeper").mkdir()
+def refused(path, declared=None, **changes):
     with pytest.raises(UserError) as caught:
-        folder.read(source(tmp_path), ("cat", "dog"))
-    message = str(caught.value)
-    assert message.startswith("4 files are no images")
-    for name in (f"cut.{extension}", "notes.txt", "empty.png", "deeper"):
-        assert name in message
+        folder.read(source(path, **changes), declared)
+    assert str(caught.value).isprintable() and str(caught.value).endswith(".")
+    return str(caught.value)
 
 
-def test_an_error_names_ten_bad_files_at_most(tmp_path):
-    fill(tmp_path, count=2)
-    for index in range(14):
-        (tmp_path / "cat" / f"bad{index:02}").write_text("no image")
-    with pytest.raises(UserError, match="14 files .*bad09.*, and 4 more; mend") as caught:
-        folder.read(source(tmp_path), ("cat", "dog"))
-    assert "bad10" not in str(caught.value)
+def test_a_folder_is_a_class_in_the_declared_order(tmp_path):
+    classes(tmp_path)
+    files = {"cat/0.png": (0, None), "cat/1.png": (0, None), "dog/0.png": (1, None), "dog/1.png": (1, None)}
+    assert read(tmp_path) == (CLASSES, files, []) == read(tmp_path, num_classes=2) == read(tmp_path, CLASSES)
+    names, swapped, _ = read(tmp_path, ("dog", "cat"))
+    assert names == ("dog", "cat") and swapped["cat/0.png"] == (1, None)
 
 
-def test_hidden_files_are_skipped(tmp_path):
-    fill(tmp_path)
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "cat" / ".DS_Store").write_text("no image")
-    train, test = folder.read(source(tmp_path), ("cat", "dog"))
-    assert len(train.labels) + len(test.labels) == 40
+def test_records_load_the_bytes_of_their_files(tmp_path):
+    classes(tmp_path)
+    records, _ = items_of(folder.read(source(tmp_path)))
+    assert all(record.load() == (tmp_path / record.name).read_bytes() for record in records)
+
+
+def test_images_deeper_inside_a_class_folder_are_of_the_class(tmp_path):
+    put(tmp_path, "cat/2019/05/1.png", "cat/2.png", "dog/2019/3.png")
+    assert read(tmp_path)[1] == {"cat/2.png": (0, None), "cat/2019/05/1.png": (0, None), "dog/2019/3.png": (1, None)}
+
+
+def test_everything_inside_a_class_folder_counts_whatever_its_name(tmp_path):
+    put(tmp_path, "cat/1.png", "cat/README.md", "dog/noending", "dog/labels.csv")
+    assert set(read(tmp_path)[1]) == {"cat/1.png", "cat/README.md", "dog/noending", "dog/labels.csv"}
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("parts", "splits"),
     [
-        Image.fromarray(np.full((4, 4), 40_000, np.uint16)),
-        Image.fromarray(np.full((4, 4), 100_000, np.int32)),
-        Image.fromarray(np.full((4, 4), 0.5, np.float32)),
+        (("train", "test"), {"train": "train", "test": "test"}),
+        (("train", "val"), {"train": "train", "val": "test"}),
+        (("train", "valid"), {"train": "train", "valid": "test"}),
+        (("Train", "Validation"), {"Train": "train", "Validation": "test"}),
+        (("training", "testing"), {"training": "train", "testing": "test"}),
+        (("train", "val", "test"), {"train": "train", "val": "train", "test": "test"}),
     ],
-    ids=["16 bit", "32 bit", "float"],
 )
-def test_deep_images_are_refused_by_name_never_saturated(tmp_path, image):
-    with pytest.raises(UserError, match=r"x\.tiff \(mode .*; expected 8 bits"):
-        decoded(tmp_path, image, "tiff")
+def test_parts_are_the_split_and_val_is_held_out_only_where_there_is_no_test(tmp_path, parts, splits):
+    for part in parts:
+        classes(tmp_path / part)
+    names, files, problems = read(tmp_path)
+    assert names == CLASSES and problems == [] and len(files) == 4 * len(parts)
+    for name, (label, split) in files.items():
+        part, class_name, _ = name.split("/")
+        assert (label, split) == (CLASSES.index(class_name), splits[part])
 
 
-def test_grey_and_colour_are_kept_or_converted(tmp_path):
-    grey, colour = noise(1, channels=1), noise(2)
-    np.testing.assert_array_equal(decoded(tmp_path / "a", grey, channels=1)[..., 0], np.asarray(grey))
-    np.testing.assert_array_equal(decoded(tmp_path / "b", colour), np.asarray(colour))
-    replicated = decoded(tmp_path / "c", grey)
-    assert (replicated == np.asarray(grey)[..., None]).all()
-    luma = np.asarray(colour) @ [0.299, 0.587, 0.114]
-    assert np.abs(decoded(tmp_path / "d", colour, channels=1)[..., 0] - luma).max() <= 1
+def test_parts_may_be_flat(tmp_path):
+    put(tmp_path, "train/1.png", "train/2.png", "test/3.png", "train/README.txt")
+    names, files, problems = read(tmp_path, ("face",))
+    assert (names, problems) == (("face",), [])
+    assert files == {"train/1.png": (0, "train"), "train/2.png": (0, "train"), "test/3.png": (0, "test")}
 
 
-def test_bilevel_and_palette_images_become_what_they_show(tmp_path):
-    bits = Image.fromarray(np.eye(4, dtype=bool))
-    np.testing.assert_array_equal(decoded(tmp_path / "a", bits, channels=1)[..., 0], 255 * np.eye(4))
-    palette = noise(3).quantize(8)
-    np.testing.assert_array_equal(decoded(tmp_path / "b", palette), np.asarray(palette.convert("RGB")))
+def test_a_flat_folder_is_one_class(tmp_path):
+    put(tmp_path, "1.png", "2.png", "LICENSE")
+    assert read(tmp_path, ("thing",))[:2] == (("thing",), {"1.png": (0, None), "2.png": (0, None)})
+    assert read(tmp_path)[0] == ("image",)
 
 
-def test_cmyk_becomes_rgb(tmp_path):
-    cyan = Image.new("CMYK", (4, 4), (255, 0, 0, 0))
-    np.testing.assert_array_equal(decoded(tmp_path, cyan, "tiff"), np.full((4, 4, 3), (0, 255, 255)))
+def test_a_declared_single_class_may_be_a_folder_of_its_name(tmp_path):
+    put(tmp_path, "all/1.png", "all/2019/2.png")
+    assert read(tmp_path, ("all",))[1] == {"all/1.png": (0, None), "all/2019/2.png": (0, None)}
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_pixels_become_black_and_half_transparent_ones_darker(tmp_path, mode):
-    grey = Image.new("L", (4, 4), 200)
-    alpha = Image.fromarray(np.array([[0, 0, 255, 255]] * 2 + [[128] * 4] * 2, np.uint8))
-    image = grey.convert(mode)
-    image.putalpha(alpha)
-    got = decoded(tmp_path, image, channels=1)[..., 0]
-    np.testing.assert_allclose(got, np.asarray(grey) * (np.asarray(alpha) / 255.0), atol=1)
+def test_declared_classes_that_are_called_like_parts_are_classes(tmp_path):
+    classes(tmp_path, ("train", "test"))
+    names, files, _ = read(tmp_path, ("train", "test"))
+    assert names == ("train", "test") and files["test/0.png"] == (1, None)
 
 
-def test_a_transparent_colour_of_a_palette_becomes_black(tmp_path):
-    palette = Image.new("P", (4, 4), 1)
-    palette.putpalette([10, 20, 30, 200, 100, 50])
-    palette.putpixel((0, 0), 0)
-    got = decoded(tmp_path, palette, "png", save={"transparency": 0})
-    assert got[0, 0].tolist() == [0, 0, 0] and got[1, 1].tolist() == [200, 100, 50]
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_folder_that_holds_everything_is_the_root(tmp_path, depth):
+    wrapper = "/".join(f"pets{index}" for index in range(depth))
+    for part in ("train", "test"):
+        classes(tmp_path / wrapper / part)
+    put(tmp_path, "README.md", f"{wrapper}/notes.txt")
+    names, files, problems = read(tmp_path)
+    assert names == CLASSES and problems == [] and len(files) == 8
+    assert files[f"{wrapper}/train/dog/1.png"] == (1, "train")
 
 
-def test_the_cameras_orientation_is_applied(tmp_path):
-    image = noise(4)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side
-    got = decoded(tmp_path, image, "png", save={"exif": exif})
-    np.testing.assert_array_equal(got, np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+def test_a_stray_beside_the_folder_that_holds_everything_is_told(tmp_path):
+    classes(tmp_path / "pets")
+    put(tmp_path, "stray.png")
+    _, files, problems = read(tmp_path)
+    assert len(files) == 4
+    assert problems == ["stray.png: lies beside the folder pets; move it into one of them or remove it."]
 
 
-def test_the_centre_of_the_short_side_is_kept(tmp_path):
-    wide = noise(5, (10, 4))
-    np.testing.assert_array_equal(decoded(tmp_path / "a", wide), np.asarray(wide)[:, 3:7])
-    tall = noise(6, (4, 9))
-    np.testing.assert_array_equal(decoded(tmp_path / "b", tall), np.asarray(tall)[2:6])
+def test_texts_at_the_root_are_passed_over_and_other_strays_told(tmp_path):
+    classes(tmp_path / "train")
+    classes(tmp_path / "test")
+    texts = ("README", "readme.rst", "LICENSE.pdf", "licence", "a.txt", "b.MD", "c.json", "d.csv", "e.html", "f.xml")
+    put(tmp_path, *texts, *(f"train/{text}" for text in texts), "stray.png", "train/cut.jpg")
+    _, files, problems = read(tmp_path)
+    assert len(files) == 8
+    assert problems == [
+        "stray.png: lies beside the folders test, train; move it into one of them or remove it.",
+        "train/cut.jpg: lies beside the class folders; move it into one of them or remove it.",
+    ]
 
 
-@pytest.mark.parametrize(("name", "filter"), [("box", 4), ("bilinear", 2), ("lanczos", 1)])
-def test_the_resize_uses_the_filter_of_the_settings(tmp_path, name, filter):
-    image = noise(8, (16, 16), 1)
-    got = decoded(tmp_path, image, resolution=4, channels=1, filter=name)
-    np.testing.assert_array_equal(got[..., 0], np.asarray(image.resize((4, 4), Image.Resampling(filter))))
-    if name == "box":
-        means = np.asarray(image).reshape(4, 4, 4, 4).mean((1, 3))
-        assert np.abs(got[..., 0] - means).max() <= 1
+def test_an_empty_class_folder_is_told_and_skippable(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "eel" / "young").mkdir(parents=True)
+    collection = folder.read(source(tmp_path), (*CLASSES, "eel"))
+    (problem,) = [item for item in collection.items() if isinstance(item, Problem)]
+    assert problem.skippable
+    assert str(problem) == "eel/: the class folder holds no files; add images to it or remove it."
 
 
-@pytest.mark.parametrize("limit", [50, 20])
-def test_an_image_of_too_many_pixels_is_an_error(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # one is a warning of Pillow's, the other an error
-    with pytest.raises(UserError, match=r"x\.png .*decompression bomb"):
-        decoded(tmp_path, noise(9, (8, 8)))
+def test_a_class_folder_that_is_empty_in_one_part_is_told(tmp_path):
+    classes(tmp_path / "train")
+    put(tmp_path, "test/cat/1.png")
+    (tmp_path / "test" / "dog").mkdir()
+    assert read(tmp_path)[2] == ["test/dog/: the class folder holds no files; add images to it or remove it."]
 
 
-def test_copies_of_one_image_fall_to_one_part(tmp_path):
-    fill(tmp_path, count=20)
-    for path in list((tmp_path / "cat").iterdir()):
-        shutil.copy(path, tmp_path / "cat" / f"copy_{path.name}")
-    train, test = folder.read(source(tmp_path), ("cat", "dog"))
-    parts = [{image.tobytes() for image in part.images} for part in (train, test)]
-    assert not parts[0] & parts[1]
+def test_the_trees_problems_are_passed_on_in_place(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "cat" / "0.link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "dog" / "pipe")
+    put(tmp_path, "dog/more.zip")
+    _, files, problems = read(tmp_path)
+    assert len(files) == 4 and [problem.split(":")[0] for problem in problems] == [
+        "cat/0.link", "dog/more.zip", "dog/pipe"
+    ]  # fmt: skip
+
+
+def test_a_class_folder_with_nothing_but_problems_is_not_called_empty(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "eel").mkdir()
+    (tmp_path / "eel" / "x.png").symlink_to("nowhere")
+    assert read(tmp_path)[2] == ["eel/x.png: a link that leads nowhere; mend or remove the link."]
+
+
+def test_folders_that_are_not_the_declared_classes_are_refused_with_the_list_to_paste(tmp_path):
+    classes(tmp_path)
+    for declared in (("cat",), ("cat", "dog", "eel"), ("cat", "Dog")):
+        assert 'write `class_names: ["cat", "dog"]`' in refused(tmp_path, declared)
+
+
+REFUSED = {
+    "an empty folder": ([], None, {}, "holds no image files; expected one folder of images for each class"),
+    "texts only": (["README.md", "a.txt"], None, {}, "holds no image files; expected"),
+    "hidden files only": ([".a/1.png", "__MACOSX/1.png"], None, {}, "holds no image files; expected"),
+    "too few classes": (["cat/1", "dog/1"], None, {"num_classes": 3}, "has 2 classes; expected 3"),
+    "flat, several declared": (["1.png"], ("a", "b"), {}, "has no class folders; expected 2 classes, so give"),
+    "flat, several wanted": (["1.png"], None, {"num_classes": 10}, "has no class folders; expected 10 classes"),
+    "case": (["Cat/1", "cat/1", "dog/1"], None, {}, "Cat and cat, which differ in case alone; .* merge or rename"),
+    "case in a part": (["train/A/1", "train/a/1", "test/A/1"], None, {}, "differ in case alone; .* merge or rename"),
+    "parts that differ": (
+        ["train/cat/1", "train/dog/1", "test/cat/1"], None, {},
+        r"other class folders in train/ than in test/: \['dog'\] is in one of them only; .* add or remove",
+    ),
+    "a part without classes": (["train/a/1", "train/b/1", "test/1.png"], None, {}, r"\['a', 'b'\] are in one of them"),
+    "a stranger beside parts": (
+        ["train/a/1", "test/a/1", "extra/1"], None, {},
+        r"the folders \['extra'\] beside \['test', 'train'\]; expected only .* move the others",
+    ),
+    "an unprintable class": (["a\nb/1", "c/1"], None, {}, "has a class called .*rename it"),
+    "two label files": (["labels.csv", "metadata.csv", "1.png"], None, {}, "labels.csv and metadata.csv; keep one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_a_set_is_refused_in_a_sentence_that_names_it(tmp_path, case):
+    files, declared, changes, message = REFUSED[case]
+    root = tmp_path / "pets"
+    root.mkdir()
+    put(root, *files)
+    told = refused(root, declared, **changes)
+    assert "pets" in told and re.search(message, told), told
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pets"]
+
+
+def test_a_source_without_a_path_is_refused():
+    with pytest.raises(UserError, match="no `path`; name the folder"):
+        folder.read(Source(source="folder", resolution=4, channels=3))
+
+
+def test_a_set_that_loses_files_keeps_the_others_as_they_were(tmp_path):
+    classes(tmp_path, count=6)
+    before = read(tmp_path)[1]
+    for name in ("cat/0.png", "dog/3.png"):
+        (tmp_path / name).unlink()
+    after = read(tmp_path)[1]
+    assert after == {name: known for name, known in before.items() if name in after} and len(after) == 10
+
+
+def test_a_listing_starts_anew_each_time_and_reads_no_pixels(tmp_path):
+    classes(tmp_path)
+    collection = folder.read(source(tmp_path))
+    first = [item.name for item in collection.items()]
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"")
+    assert [item.name for item in collection.items()] == first
+
+
+def test_a_set_made_of_links_is_read(tmp_path):
+    classes(tmp_path / "far")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "cat").symlink_to(tmp_path / "far" / "cat")
+    (tmp_path / "near" / "dog").symlink_to("../far/dog")
+    assert read(tmp_path / "near") == read(tmp_path / "far")

@@ -18,7 +18,8 @@ SETTINGS = PretrainSettings(network=SMALL, num_steps=6, batch_size=8, learning_r
 @pytest.fixture
 def data():
     rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.integers(0, 256, (20, 8, 8, 1), np.uint8)), torch.from_numpy(rng.integers(0, 2, 20))
+    images = rng.integers(0, 256, (40, 8, 8, 1), np.uint8)
+    return images, np.arange(0, 40, 2), torch.from_numpy(rng.integers(0, 2, 20))
 
 
 def run(data, folder, settings=SETTINGS, seed=0):
@@ -62,7 +63,7 @@ def test_training_lowers_the_loss(tmp_path):
         generator=torch.Generator().manual_seed(9),
     )  # fmt: skip
     before = per_image_loss(model, batch).mean().item()
-    trained = training.train(model, images, labels, settings, 0, Checkpoint(tmp_path, "x"))
+    trained = training.train(model, images.numpy(), np.arange(16), labels, settings, 0, Checkpoint(tmp_path, "x"))
     assert per_image_loss(trained, batch).mean().item() < 0.5 * before
 
 
@@ -87,3 +88,11 @@ def test_batches_follow_the_model_to_its_device(data, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "averaged", lambda model, decay: Unaveraged(model))
     model = new_denoiser(SMALL, 8, 1, 2, 0).to("meta")
     training.train(model, *data, SETTINGS, 0, Checkpoint(tmp_path, "x"))
+
+
+def test_only_the_images_of_the_index_are_used(data, tmp_path):
+    images, index, labels = data
+    others = images.copy()
+    others[1::2] = 255  # the index has the even ones
+    a, b = run(data, tmp_path / "a"), run((others, index, labels), tmp_path / "b")
+    assert all(torch.equal(a[k], b[k]) for k in a)

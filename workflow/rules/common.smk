@@ -1,5 +1,4 @@
 # What all rules share: the checked configuration, paths, and settings as text.
-
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ wildcard_constraints:
     public="|".join(map(re.escape, CONFIG.publics)),
     method="|".join(map(re.escape, CONFIG.methods)),
     query="|".join(map(re.escape, CONFIG.queries)),
+    num_shards=r"\d+",
     epsilon="|".join(re.escape(epsilon_label(e)) for e in CONFIG.run.epsilons),
     seed="|".join(map(str, CONFIG.run.seeds)),
 

@@ -3,12 +3,41 @@
 CELL = "{method}/seed{seed}/eps{epsilon}"  # one release
 
 
+rule shard_sensitive:
+    input:
+        lambda wildcards: fetched(dataset=wildcards.dataset),
+    output:
+        shard=temp("results/{dataset}/internal/shards/{shard}-of-{num_shards}.shard"),
+    log:
+        "results/{dataset}/internal/logs/shard/{shard}-of-{num_shards}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/shard/{shard}-of-{num_shards}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=720,
+        gpu=0,
+    params:
+        settings=lambda wildcards: canonical(CONFIG.source(dataset=wildcards.dataset)),
+        class_names=constant("class_names"),
+        version=stage_version("shard"),
+    shell:
+        "python -m privimage.shard --settings {params.settings:q} --class-names {params.class_names:q}"
+        " --index {wildcards.shard} --of {wildcards.num_shards} --shard {output.shard:q} 2>&1 | tee {log:q}"
+
+
 rule preprocess_sensitive:
+    input:
+        shards=lambda w: shards(f"results/{w.dataset}/internal", CONFIG.datasets[w.dataset].preprocess),
     output:
         train="results/{dataset}/internal/train.h5",
         train_sum="results/{dataset}/internal/train.h5.sha256",
         holdout="results/{dataset}/internal/test.h5",
         holdout_sum="results/{dataset}/internal/test.h5.sha256",
+        contents="results/{dataset}/internal/contents.json",
+        sheet="results/{dataset}/internal/contact-sheet.png",
     log:
         "results/{dataset}/internal/logs/preprocess.log",
     benchmark:
@@ -17,17 +46,18 @@ rule preprocess_sensitive:
         "../../envs/privimage.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=1000,
+        runtime=240,
         gpu=0,
     params:
-        settings=lambda wildcards: canonical(CONFIG.source(dataset=wildcards.dataset)),
-        class_names=constant("class_names"),
+        settings=lambda wildcards: canonical(CONFIG.join(dataset=wildcards.dataset)),
         num_images=constant("num_images"),
         version=stage_version("preprocess"),
     shell:
-        "python -m privimage.preprocess --settings {params.settings:q} --class-names {params.class_names:q}"
-        " --num-images {params.num_images} --train {output.train:q} --holdout {output.holdout:q} 2>&1 | tee {log:q}"
+        # Shards with bad images go: the next start shall read what was mended.
+        "python -m privimage.preprocess --settings {params.settings:q} --shards {input.shards:q}"
+        " --num-images {params.num_images} --train {output.train:q} --holdout {output.holdout:q}"
+        " --contents {output.contents:q} --sheet {output.sheet:q} 2>&1 | tee {log:q} || {{ rm -f {input.shards:q}; exit 1; }}"
 
 
 rule query:

@@ -72,6 +72,12 @@ def benchmarks(wildcards):
         f"{stage}/{public}": f"results/public/{public}/benchmarks/{stage}.tsv" for stage in ("preprocess", "classifier")
     }
     files |= {"preprocess": f"{folder}/preprocess.tsv"}
+    for label, where, row in (
+        ("shard/public", f"results/public/{public}/benchmarks", CONFIG.publics[public]),
+        ("shard", folder, CONFIG.datasets[wildcards.dataset]),
+    ):
+        names = [f"{index}-of-{row.preprocess.num_shards}" for index in range(row.preprocess.num_shards)]
+        files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
         for stage in ("select", "pretrain"):

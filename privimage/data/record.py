@@ -1,0 +1,71 @@
+"""What every reader gives: the classes of a source, and its images one by one, read only when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["train", "test"] | None  # None: the image's own content decides
+Content = bytes | np.ndarray  # an encoded image file, or pixels [H, W] or [H, W, C]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: where a person finds it, its class, its part, and what reads it.
+
+    ``load`` may raise `BadImage`, or OSError.
+    """
+
+    name: str
+    label: int
+    split: Split
+    load: Callable[[], Content]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: with which file or record, what, and how to mend it.
+
+    ``skippable`` says that it concerns one record alone, so that leaving that record out changes no other.
+    """
+
+    name: str
+    what: str
+    fix: str
+    skippable: bool = True
+
+    def __str__(self) -> str:
+        return f"{printable(self.name)}: {printable(self.what)}; {printable(self.fix)}."
+
+
+class BadImage(Exception):
+    """One image cannot be used: what is wrong with it and how to mend it."""
+
+    def __init__(self, what: str, fix: str = "mend or remove it") -> None:
+        super().__init__(what)
+        self.what, self.fix = what, fix
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of one source.
+
+    ``form`` says in words what the source was taken for; ``items`` starts the list from its beginning, in an order that
+    is always the same, with the problems of single records where those records would be. Listing reads no pixels and
+    holds few names at a time.
+    """
+
+    form: str
+    class_names: tuple[str, ...]
+    items: Callable[[], Iterator[Record | Problem]]
+
+
+def printable(text: str) -> str:
+    """The text on one line, without control characters, in characters that every file and terminal takes."""
+    if text.isprintable():  # which lone surrogates are not
+        return text
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)
