@@ -2,7 +2,9 @@
 
 Verbs are stages, each run by one rule of the workflow as ``python -m privimage.<stage>``:
 
-    preprocess   any source of images            -> an image set (HDF5)
+    download     a published set's site          -> its files, checked
+    shard        one part of any image source    -> squares of one size, and what is wrong with the others
+    preprocess   all shards of a source          -> two image sets (HDF5)
     classifier   public images                   -> the semantic query function
     query        sensitive images + classifier   -> a noisy histogram                      (spends privacy)
     select       the histogram                   -> public classes for each sensitive class
@@ -18,6 +20,8 @@ Nouns are parts, which know nothing of stages:
     config       the settings, typed; the JSON schema and the reference are generated from it
     methods      the table of methods: which public data each one uses, and what it releases
     artifacts    the files that stages hand to each other, one class a file
+    shards       the file between the readers of a source and the one that joins what they read
+    check_data   `privimage check-data`: what is wrong with a set of images
     checkpoints  what lets a long stage resume
     data/        readers of image sources; the only place that knows a data set's name
     classifiers/ networks that classify, and how they are trained

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import sqrt
 from os.path import realpath
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from privimage import settings as s
 from privimage.data.published import PUBLISHED
+from privimage.errors import UserError
 from privimage.methods import METHODS, Method
 from privimage.schema import ConfigError, build, plain, schema_of, validate
 
@@ -105,10 +106,11 @@ def load(raw: Mapping[str, Any]) -> Config:
         }
         for table, cls in TABLES.items()
     }
+    run = build(s.Run, raw["run"], "run")
     config = Config(
-        run=build(s.Run, raw["run"], "run"),
+        run=run,
         publics=rows["publics"],
-        datasets=rows["datasets"],
+        datasets={n: _with_classes(n, row) if n in run.datasets else row for n, row in rows["datasets"].items()},
         queries=rows["queries"],
         methods={**METHODS, **rows["methods"]},
         state_dir=raw.get("state_dir", "state"),
@@ -204,6 +206,8 @@ def _check(config: Config) -> Iterable[str]:
         _check_source(f"publics.{label}", row)
     for label, row in config.datasets.items():
         _known(f"datasets.{label}.public", row.public, config.publics)
+        if row.class_names is None:  # of a row that is not run
+            continue
         yield from _check_dataset(config, label, row)
     yield from _check_shared(config)
 
@@ -250,6 +254,24 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
     if row.fid.feature_network == "inception" and not row.fid.inception_path:
         raise ConfigError(f"`{where}.fid.inception_path` is missing; the feature network `inception` needs its file.")
+
+
+def _with_classes(label: str, row: s.Dataset) -> s.Dataset:
+    """The row with its classes; where it declares none, those of the folders under its path."""
+    if row.class_names is not None:
+        return row
+    if row.source not in ("auto", "folder") or not row.path or not Path(row.path).is_dir():
+        raise ConfigError(
+            f"`datasets.{label}.class_names` is missing; expected the names of the classes, which can only be left out "
+            "where `path` is a folder of class folders."
+        )
+    from privimage.data import reader
+
+    try:
+        found = reader(row.source)(s.Source(path=row.path, resolution=8, channels=1), None)
+    except UserError as error:
+        raise ConfigError(f"`datasets.{label}.path`: {error}") from error
+    return replace(row, class_names=found.class_names)
 
 
 def _check_shared(config: Config) -> Iterable[str]:

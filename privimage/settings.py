@@ -216,7 +216,11 @@ class Dataset:
     attribute: str | None = setting(None, ATTRIBUTE)
     public: str = setting(REQUIRED, "Row of `publics`: the public set, which fixes resolution and channels.")
     num_images: int = setting(REQUIRED, "Training images, declared: a public constant.", unit="images", minimum=1)
-    class_names: tuple[str, ...] = setting(REQUIRED, "Classes, declared: public constants. One name: unconditional.")
+    class_names: tuple[str, ...] | None = setting(
+        None,
+        "Classes, declared: public constants. One name: unconditional. Left out: the names of the class folders under "
+        "`path`, which are then taken to be public.",
+    )
     delta: float = setting(REQUIRED, "Delta of the guarantee; well below 1 / num_images.", above=0, below=1)
     images_per_unit: int = setting(1, "Images that one person may have in the set, for a second epsilon.", minimum=1)
     budget: float | None = setting(None, "Epsilon that everything drawn from this set may cost together.", above=0)

@@ -83,7 +83,7 @@ def test_what_a_public_row_requires_is_named(key):
     assert refused(f"publics.glyphs8.{key}").startswith(f"`publics.glyphs8.{key}` is missing")
 
 
-@pytest.mark.parametrize("key", ["num_images", "class_names", "delta", "public"])
+@pytest.mark.parametrize("key", ["num_images", "delta", "public"])
 def test_what_a_dataset_row_requires_is_named(key):
     assert refused(f"datasets.digits.{key}").startswith(f"`datasets.digits.{key}` is missing")
 
@@ -286,3 +286,64 @@ def test_the_workflow_can_read_the_configuration_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def with_folder(path, **row):
+    """The default configuration with one row more, of the user's own images, which is run."""
+    raw = copy.deepcopy(DEFAULT)
+    raw["datasets"]["mine"] = {"path": str(path), "public": "glyphs8", "num_images": 100, "delta": 1e-4, **row}
+    raw["datasets"]["mine"]["select"] = {"classes_per_label": 1}
+    raw["datasets"]["mine"]["pretrain"] = {"network": {"channel_multipliers": [1, 1], "attention_resolutions": [4]}}
+    raw["run"]["datasets"] = ["mine"]
+    return raw
+
+
+@pytest.mark.parametrize("above", ["", "train", "mine/train"])
+def test_classes_that_are_left_out_are_the_folders_under_the_path(tmp_path, above):
+    for part in ("train", "test") if above.endswith("train") else ("",):
+        for name in ("cat", "dog"):
+            folder = tmp_path / above.removesuffix("train") / part / name
+            folder.mkdir(parents=True)
+            (folder / "0.png").touch()
+    config = c.load(with_folder(tmp_path))
+    assert config.datasets["mine"].class_names == ("cat", "dog")
+    assert config.declared("mine")["class_names"] == ["cat", "dog"]
+
+
+def test_classes_that_cannot_be_seen_must_be_named(tmp_path):
+    (tmp_path / "a.zip").touch()
+    for path, row in ((tmp_path / "a.zip", {}), (tmp_path / "absent", {}), (tmp_path, {"source": "parquet"})):
+        with pytest.raises(ConfigError, match=r"`datasets.mine.class_names` is missing; expected the names"):
+            c.load(with_folder(path, **row))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="`datasets.mine.path`: .*holds no image"):
+        c.load(with_folder(tmp_path / "empty"))
+
+
+def test_a_row_that_is_not_run_may_lie_elsewhere(tmp_path):
+    raw = with_folder(tmp_path / "absent")
+    raw["run"]["datasets"] = ["digits"]
+    assert c.load(raw).datasets["mine"].class_names is None
+
+
+def test_published_sets_are_fetched_where_no_path_is_given_and_only_there():
+    raw = copy.deepcopy(DEFAULT)
+    names = [str(n) for n in range(10)]
+    row = {"source": "mnist", "public": "glyphs8", "num_images": 60000, "delta": 1e-6, "class_names": names}
+    raw["datasets"] |= {"fetched": {**row}, "own": {**row, "path": "elsewhere"}}
+    for label in ("fetched", "own"):
+        raw["datasets"][label] |= {k: raw["datasets"]["digits"][k] for k in ("select", "pretrain")}
+    config = c.load(raw)
+    assert config.fetched(dataset="fetched") == config.source(dataset="fetched")["path"] == "data/mnist"
+    assert config.fetched(dataset="own") is None and config.source(dataset="own")["path"] == "elsewhere"
+    assert config.fetched(dataset="digits") is None and config.source(dataset="digits")["path"] is None
+
+
+def test_how_images_are_read_is_told_to_the_readers_and_what_to_do_with_bad_ones_to_the_joiner():
+    raw = copy.deepcopy(DEFAULT)
+    raw["preprocess"] = {"small_images": "pad", "on_bad_image": "skip", "num_shards": 7, "max_pixels": 99}
+    config = c.load(raw)
+    source = config.source(dataset="digits")
+    assert (source["small_images"], source["max_pixels"]) == ("pad", 99)
+    assert not {"on_bad_image", "num_shards"} & source.keys()  # neither changes what is read
+    assert config.join(dataset="digits") == {"on_bad_image": "skip"}

@@ -1,0 +1,95 @@
+"""`privimage check-data`: what a person reads of their images, and what the exit code says."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from bad_inputs import good, png
+from PIL import Image
+from sets import collection_of, noise, record
+
+from privimage import check_data, cli
+from privimage.data.record import Problem
+from privimage.settings import Source
+
+SOURCE = Source(resolution=64, channels=3)
+
+
+def grey(value):
+    return np.full((8, 8), value, np.uint8)
+
+
+def found_of(*items, class_names=("cat", "dog")):
+    return check_data.run(collection_of(*items, class_names=class_names), SOURCE)
+
+
+def test_the_table_counts_every_class_in_both_parts():
+    items = [record(grey(n), n % 2, "test" if n % 3 == 0 else "train", str(n)) for n in range(30)]
+    found = found_of(*items)
+    assert found.counts.tolist() == [[10, 5], [10, 5]]
+    lines = check_data.told(found, "somewhere").splitlines()
+    assert lines[:2] == ["somewhere: list", "  20 training images, 10 test images"]
+    assert [line.split() for line in lines[2:4]] == [["cat", "10", "5"], ["dog", "10", "5"]]
+    assert lines[4:] == [
+        "  pixels: width 8 to 8, height 8 to 8",
+        "  stored as: uint8 array (30)",
+        "0 problems, 0 warnings",
+    ]
+
+
+def test_copies_and_empty_classes_are_warnings_and_do_not_stop_the_workflow():
+    found = found_of(record(grey(1), 0, "train", "a"), record(grey(1), 0, "test", "b"), record(grey(2), 0, name="c"))
+    assert found.warnings == [
+        'class "dog" has no training image.',
+        "1 test images are copies of training images, which flatters every measurement (for instance a = b).",
+    ]
+    assert not found.fatal(skip=False)
+
+
+def test_problems_stop_it_unless_each_may_be_skipped():
+    sound = [record(grey(n), 0, part, str(n)) for n, part in enumerate(("train", "test"))]
+    torn, twice = Problem("a", "is torn", "mend it"), Problem("b", "is there twice", "keep one", skippable=False)
+    assert found_of(*sound, torn).fatal(skip=False) and not found_of(*sound, torn).fatal(skip=True)
+    assert found_of(*sound, twice).fatal(skip=True)
+    assert found_of(*sound[:1]).fatal(skip=True)  # nothing to test on
+
+
+def test_one_class_is_told_to_be_unlabelled():
+    found = found_of(record(grey(1)), record(grey(2), 0, "test"), class_names=("face",))
+    assert "one class only" in found.warnings[0]
+
+
+def test_a_sheet_of_many_classes_holds_few_images():
+    items = [record(np.asarray(noise(n)), n % 100, name=str(n)) for n in range(3000)]
+    found = found_of(*items, class_names=tuple(map(str, range(100))))
+    assert len(found.sheet) == 20 * 10
+
+
+@pytest.mark.parametrize(("broken", "flags", "code"), [(0, [], 0), (1, [], 1), (1, ["--on-bad-image", "skip"], 0)])
+def test_the_command_tells_and_exits_so(tmp_path, broken, flags, code):
+    root = good(tmp_path / "in")
+    (root / "dog" / "11.png").write_bytes(png()[: -20 if broken else None])
+    command = [sys.executable, "-c", "from privimage.cli import main; main()", "check-data", str(root), *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert f"{broken} problems" in done.stdout and "folder of class folders" in done.stdout
+    assert ("problem: dog/11.png: cannot be decoded" in done.stdout) == bool(broken)
+    assert "Traceback" not in done.stderr
+    sheet = tmp_path / "contact-sheet.png"
+    assert os.stat(sheet).st_mode & 0o777 == 0o600
+    assert Image.open(sheet).size[0] > 200
+
+
+def test_what_cannot_be_read_at_all_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(lambda: check_data.main([str(tmp_path / "absent")]))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_an_unknown_source_is_refused_with_those_there_are(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: check_data.main([str(tmp_path), "--source", "mnits"]))
+    assert "`source` is 'mnits'; expected one of auto, folder" in capsys.readouterr().err
