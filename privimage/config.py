@@ -222,7 +222,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
             f"`{where}.delta` is {row.delta:g}; expected less than 1/num_images = {1 / row.num_images:.3g}, "
             "since a mechanism that publishes one whole image meets a larger one."
         )
-    if row.delta * row.num_images > 0.1:
+    if label in config.run.datasets and row.delta * row.num_images > 0.1:
         yield f"`{where}.delta` is {row.delta:g}, above a tenth of 1/num_images = {0.1 / row.num_images:.3g}."
     wanted = row.select.classes_per_label * len(row.class_names)
     if wanted > public.num_classes:
@@ -230,6 +230,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
             f"`{where}.select.classes_per_label` is {row.select.classes_per_label}; with {len(row.class_names)} "
             f"classes it takes {wanted} public classes, and `{row.public}` has {public.num_classes}."
         )
+    read = {config.methods[method].query for method in config.run.methods}
     for name in sorted({m.query for m in config.methods.values() if m.query}):
         query = config.queries[name]
         if query.top_k > public.num_classes:
@@ -238,7 +239,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
                 f"the public set `{row.public}`."
             )
         per_class = row.num_images / len(row.class_names)
-        if label in config.run.datasets and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:
+        if label in config.run.datasets and name in read and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:
             yield (
                 f"`queries.{name}.noise_multiplier` is {query.noise_multiplier:g}: noise of "
                 f"{sqrt(query.top_k) * query.noise_multiplier:.0f} votes against {per_class:.0f} images per class "
@@ -260,6 +261,8 @@ def _with_classes(label: str, row: s.Dataset) -> s.Dataset:
     """The row with its classes; where it declares none, those of the folders under its path."""
     if row.class_names is not None:
         return row
+    if row.path and not Path(row.path).exists():
+        raise ConfigError(f"`datasets.{label}.path` is {row.path!r}, which is not there; write where your images are.")
     if row.source not in ("auto", "folder") or not row.path or not Path(row.path).is_dir():
         raise ConfigError(
             f"`datasets.{label}.class_names` is missing; expected the names of the classes, which can only be left out "

@@ -95,7 +95,7 @@ class SelectSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The diffusion network, DDPM++ in shape (table A.2 of the paper's appendix)."""
+    """The diffusion network, DDPM++ in shape (Song et al. 2021); the paper's smallest for CIFAR-10 by default."""
 
     base_channels: int = setting(32, "Channels at full resolution.", minimum=4)
     channel_multipliers: tuple[int, ...] = setting(

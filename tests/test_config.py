@@ -312,9 +312,11 @@ def test_classes_that_are_left_out_are_the_folders_under_the_path(tmp_path, abov
 
 def test_classes_that_cannot_be_seen_must_be_named(tmp_path):
     (tmp_path / "a.zip").touch()
-    for path, row in ((tmp_path / "a.zip", {}), (tmp_path / "absent", {}), (tmp_path, {"source": "parquet"})):
+    for path, row in ((tmp_path / "a.zip", {}), (tmp_path, {"source": "parquet"})):
         with pytest.raises(ConfigError, match=r"`datasets.mine.class_names` is missing; expected the names"):
             c.load(with_folder(path, **row))
+    with pytest.raises(ConfigError, match="`datasets.mine.path` is '.*absent', which is not there"):
+        c.load(with_folder(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="`datasets.mine.path`: .*holds no image"):
         c.load(with_folder(tmp_path / "empty"))
