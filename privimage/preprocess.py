@@ -152,7 +152,7 @@ def _name(shards: Sequence[Shard], position: int) -> str:
     for shard in shards:
         row = int(np.searchsorted(shard.positions, position))
         if row < len(shard.positions) and shard.positions[row] == position:
-            return shard.names[row]
+            return shard.names([row])[0]
     raise IndexError(position)
 
 

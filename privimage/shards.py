@@ -1,7 +1,7 @@
 """The file that one of several readers of a source leaves for the one that joins them.
 
 First the pixels, as they come; then everything else as one .npz; then its length. So neither the writer nor the reader
-holds more than a few images at once, beside some 150 bytes for each image of the shard.
+holds more than one image at once, beside 25 bytes and the name of each image of the shard.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from privimage.data.record import Problem
 from privimage.data.survey import Seen, square_hash
 from privimage.progress import progress
 
-COLUMNS = {"positions": np.int64, "labels": np.int64, "is_test": bool, "hashes": np.uint64}
+COLUMNS = {"positions": "q", "labels": "q", "is_test": "b", "hashes": "Q"}  # type codes of `array`
 END = struct.Struct("<8sQ")  # a mark, and the length of what stands before it and behind the pixels
 MARK = b"privshrd"
 
@@ -41,7 +42,7 @@ class Shard:
     labels: np.ndarray
     is_test: np.ndarray
     hashes: np.ndarray
-    names: list[str]
+    name_lines: bytes  # one line an image
     problems: tuple[tuple[int, Problem], ...]
     seen: Seen
 
@@ -60,7 +61,7 @@ class Shard:
             file.seek(-END.size - length, 2)
             with np.load(io.BytesIO(file.read(length)), allow_pickle=False) as rest:
                 columns = {name: rest[name] for name in COLUMNS}
-                told = json.loads(rest["told"].tobytes())
+                told, name_lines = json.loads(rest["told"].tobytes()), rest["names"].tobytes()
         size, channels = (told["meta"]["settings"][name] for name in ("resolution", "channels"))
         pixels = np.zeros((0, size, size, channels), np.uint8)
         if len(columns["labels"]):
@@ -68,7 +69,15 @@ class Shard:
         if _digest(pixels) != told["sha256"]:
             raise ArtifactError(f"{path} is damaged: its images do not match their checksum; delete it and rerun.")
         problems = tuple((position, Problem(**problem)) for position, problem in told["problems"])
-        return cls(told["meta"], pixels, **columns, names=told["names"], problems=problems, seen=Seen.of(told["seen"]))
+        columns["is_test"] = columns["is_test"].astype(bool)
+        return cls(
+            told["meta"], pixels, **columns, name_lines=name_lines, problems=problems, seen=Seen.of(told["seen"])
+        )
+
+    def names(self, rows: list[int]) -> list[str]:
+        """What the images at ``rows`` are called."""
+        lines = self.name_lines.split(b"\n")
+        return [lines[row].decode() for row in rows]
 
     def stretches(self) -> Iterator[tuple[slice, np.ndarray]]:
         """The images, block by block of the collection's list: rows of this shard, uint8 [n, S, S, C]."""
@@ -91,8 +100,8 @@ def write_shard(path: Path, part: Part, settings: dict[str, Any]) -> int:
 
 
 def _fill(file: BinaryIO, part: Part, settings: dict[str, Any]) -> int:
-    columns: dict[str, list[int]] = {name: [] for name in COLUMNS}
-    names, problems, seen, digest = [], [], Seen(), hashlib.sha256()
+    columns = {name: array(code) for name, code in COLUMNS.items()}
+    names, problems, seen, digest = bytearray(), [], Seen(), hashlib.sha256()
     for item in progress(part, "shard", None):
         if not isinstance(item, Square):
             problems.append([item[0], asdict(item[1])])
@@ -101,7 +110,7 @@ def _fill(file: BinaryIO, part: Part, settings: dict[str, Any]) -> int:
         file.write(content)
         digest.update(content)
         seen.add(item)
-        names.append(item.name)
+        names += item.name.encode() + b"\n"
         values = (item.position, item.label, item.is_test, square_hash(content))
         for column, value in zip(columns.values(), values):
             column.append(value)
@@ -114,13 +123,13 @@ def _fill(file: BinaryIO, part: Part, settings: dict[str, Any]) -> int:
         "num_items": part.num_items,
         "listing": part.listing,
     }
-    told = {"meta": meta, "names": names, "problems": problems, "seen": seen.plain(), "sha256": digest.hexdigest()}
+    told = {"meta": meta, "problems": problems, "seen": seen.plain(), "sha256": digest.hexdigest()}
     buffer = io.BytesIO()
-    arrays = {name: np.array(values, COLUMNS[name]) for name, values in columns.items()}
-    np.savez(buffer, **arrays, told=np.frombuffer(json.dumps(told).encode(), np.uint8))
+    texts = {"told": np.frombuffer(json.dumps(told).encode(), np.uint8), "names": np.frombuffer(names, np.uint8)}
+    np.savez(buffer, **{name: np.array(column) for name, column in columns.items()}, **texts)
     file.write(buffer.getbuffer())
     file.write(END.pack(MARK, buffer.getbuffer().nbytes))
-    return len(names)
+    return len(columns["labels"])
 
 
 def _digest(pixels: np.ndarray) -> str:

@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_array_equal(shard.positions, kept)
     np.testing.assert_array_equal(shard.labels, kept % 2)
     np.testing.assert_array_equal(shard.is_test, kept % 4 == 0)
-    assert [shard.names[0], shard.names[9]] == ["0", "10"]
+    assert shard.names([0, 9]) == ["0", "10"]
     assert [p for p, _ in shard.problems] == [n for n in range(len(images)) if n % 10 == 9]
     assert shard.problems[0][1] == Problem("9", "is torn", "mend it")
     assert shard.meta["num_items"] == len(images) and shard.seen.widths == [4, 4]
@@ -92,4 +92,4 @@ def test_many_long_problems_and_names_fit(tmp_path):
     write_shard(tmp_path / "x.shard", Part(collection_of(*items), SOURCE), META)
     shard = Shard.read(tmp_path / "x.shard")
     assert len(shard.problems) == 2000
-    assert shard.names[0].startswith("ä\\udcff")
+    assert shard.names([0])[0].startswith("ä\\udcff")
