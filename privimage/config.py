@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import sqrt
-from os.path import realpath
+from os.path import expanduser, realpath
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ def load(raw: Mapping[str, Any]) -> Config:
     for table, names in (("publics", ("preprocess", "classifier")), ("datasets", tuple(_dataset_sections()))):
         for label, row in merged[table].items():
             merged[table][label] = {**row, **{n: _overlay(raw[n], row.get(n, {})) for n in names}}
+            if row.get("path"):
+                merged[table][label]["path"] = expanduser(row["path"])
     rows = {
         table: {
             _name(table, label): build(cls, row, f"{table}.{label}") for label, row in merged.get(table, {}).items()
@@ -279,10 +281,10 @@ def _with_classes(label: str, row: s.Dataset) -> s.Dataset:
 
 def _check_shared(config: Config) -> Iterable[str]:
     """A sentence for every set of images that several rows to be run draw from."""
-    rows: dict[tuple[str, str], list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for label in config.run.datasets:
         row = config.datasets[label]
-        rows.setdefault((row.source, realpath(row.path or "")), []).append(label)
+        rows.setdefault(realpath(row.path) if row.path else row.source, []).append(label)
     for labels in rows.values():
         if len(labels) > 1:
             yield (

@@ -349,3 +349,14 @@ def test_how_images_are_read_is_told_to_the_readers_and_what_to_do_with_bad_ones
     assert (source["small_images"], source["max_pixels"]) == ("pad", 99)
     assert not {"on_bad_image", "num_shards"} & source.keys()  # neither changes what is read
     assert config.join(dataset="digits") == {"on_bad_image": "skip"}
+
+
+def test_a_path_may_begin_with_the_home_folder_and_one_folder_is_one_however_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "scans").mkdir()
+    raw = with_folder("~/scans", class_names=["cat", "dog"])
+    raw["datasets"]["again"] = {**raw["datasets"]["mine"], "source": "folder", "path": str(tmp_path / "scans")}
+    raw["run"]["datasets"] = ["mine", "again"]
+    config = c.load(raw)
+    assert config.source(dataset="mine")["path"] == str(tmp_path / "scans")
+    assert [w for w in config.warnings if "draw from the same images" in w]
