@@ -65,7 +65,7 @@ class Config:
         """What `shard` needs to know of one row, as JSON-like data."""
         row = self.datasets[dataset] if dataset else self.publics[public]
         shape = self.publics[row.public] if dataset else row
-        own = {f.name: getattr(row, f.name, None) for f in fields(s.Source)}
+        own = {f.name: getattr(row, f.name, f.default) for f in fields(s.Source)}
         how = {key: value for key, value in plain(row.preprocess).items() if key in own}
         place = {"path": row.path or self.fetched(dataset=dataset, public=public)}
         return {**own, **how, **place, "resolution": shape.resolution, "channels": shape.channels}

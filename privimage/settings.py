@@ -202,6 +202,9 @@ class Public:
     images_per_class: int | None = setting(
         None, "Images to draw of each class, for sources that are drawn.", minimum=10
     )
+    margin: int = setting(
+        0, "Black pixels left free around each drawn sign; MNIST's digits stand in 20 of 28.", unit="pixels", minimum=0
+    )
     preprocess: PreprocessSettings = setting(PreprocessSettings(), "Overrides of `preprocess`.")
     classifier: ClassifierSettings = setting(ClassifierSettings(), "Overrides of `classifier`.")
 
@@ -257,6 +260,7 @@ class Source:
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
     images_per_class: int | None = setting(None, "Images to draw of each class.")
+    margin: int = setting(0, "Black pixels left free around each drawn sign.", unit="pixels", minimum=0)
     filter: Literal["bilinear", "lanczos", "box"] = setting("bilinear", "Resampling filter.")
     small_images: Literal["scale", "pad"] = setting("scale", "Enlarge what is smaller than the square, or pad it.")
     test_fraction: float = setting(0.2, "Fraction for testing where the source has no split.", above=0, below=1)

@@ -82,9 +82,6 @@ class Index:
         self._twice = frozenset(self._hashes[1:][same].tolist())
         return self
 
-    def __len__(self) -> int:
-        return len(self._hashes)
-
     def find(self, name: str) -> int | None:
         """Where the file lies, if there is one."""
         wanted = np.uint64(_hash(name))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from privimage.data.classes import in_declared_order
+from privimage.data.messages import shown
 from privimage.data.record import BadImage, Collection, Problem, Record, Split, printable
 from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
@@ -39,26 +41,21 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     root = next((root for root in (given, given / RELEASE) if (root / TABLE).is_file()), None)
     if root is None:
         raise UserError(
-            f"{printable(str(given))} has no {TABLE}; `path` must name the folder {RELEASE} that WILDS's "
-            "archive unpacks to."
+            f"{shown(given)} has no {TABLE}; `path` must name the folder {RELEASE} that WILDS's archive unpacks to."
         )
     _, header = next(_lines(root / TABLE), (1, ""))
     missing = [name for name in COLUMNS if name not in _cells(header)]
     if missing:
-        raise UserError(
-            f"{printable(str(root / TABLE))} lacks the columns {', '.join(missing)}; copy the official file anew."
-        )
-    names = in_declared_order(CLASSES, source, class_names, printable(str(root)))
+        raise UserError(f"{shown(root / TABLE)} lacks the columns {', '.join(missing)}; copy the official file anew.")
+    names = in_declared_order(CLASSES, source, class_names, shown(root))
     labels = [names.index(name) for name in CLASSES]
     return Collection("Camelyon17 (WILDS)", names, partial(_items, root, _cells(header), labels))
 
 
 def _items(root: Path, header: Sequence[str], labels: Sequence[int]) -> Iterator[Record | Problem]:
     tree, place = open_tree(root), {name: header.index(name) for name in COLUMNS}
-    for number, line in _lines(root / TABLE):
+    for number, line in islice(_lines(root / TABLE), 1, None):
         cells = _cells(line)
-        if number == 1:
-            continue
         row = _row(cells, place) if len(cells) == len(header) else None
         if row is None:
             told = f"got '{printable(line[:80])}'; expected {len(header)} whole numbers as in the other rows"
@@ -80,7 +77,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         UserError: while they are read, if the file cannot be, or a line has no end.
     """
-    number, where = 0, printable(str(path))
+    number, where = 0, shown(path)
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             while line := file.readline(MAX_LINE):

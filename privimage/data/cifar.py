@@ -19,7 +19,8 @@ import numpy as np
 
 from privimage.data import batches, classes, unpickle
 from privimage.data.forward import Capped, unzipped
-from privimage.data.record import Collection, Record, Split, printable
+from privimage.data.messages import reason, shown
+from privimage.data.record import Collection, Record, Split
 from privimage.errors import UserError
 from privimage.settings import Source
 
@@ -103,7 +104,7 @@ class Files:
 
     def where(self, name: str) -> str:
         """What a message calls a file."""
-        return f"{self.path}: {name}" if self.packed else str(self.path / name)
+        return f"{shown(self.path)}: {name}" if self.packed else shown(self.path / name)
 
     def present(self) -> set[str]:
         """The names of the published files that are there."""
@@ -126,8 +127,7 @@ class Files:
                     if len(found) == len(inside):
                         break
         except Exception as error:  # gzip, zlib and tarfile raise errors of many kinds; all mean a bad archive
-            why = printable(str(error) or type(error).__name__)
-            raise UserError(f"{self.path} cannot be unpacked ({why}); fetch it anew.") from error
+            raise UserError(f"{shown(self.path)} cannot be unpacked ({reason(error)}); fetch it anew.") from error
         return found
 
 
@@ -141,7 +141,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     """
     files = _files(Path(source.path or f"data/{source.source}"), PUBLISHED[source.source])
     names = _names(files)
-    ordered = classes.in_declared_order(names, source, class_names, str(files.path))
+    ordered = classes.in_declared_order(names, source, class_names, shown(files.path))
     for _ in _batches(files, len(names)):
         pass  # every file is as it should be before the first image is used
     order = [ordered.index(name) for name in names]  # published number -> label
@@ -187,7 +187,8 @@ def _names(files: Files) -> tuple[str, ...]:
         return published.class_names
     if missing:
         raise UserError(
-            f"{files.path} lacks {', '.join(missing)}; expected the files of {published.archive}, unpack it anew."
+            f"{shown(files.path)} lacks {', '.join(missing)}; expected the files of {published.archive}, unpack it "
+            "anew."
         )
     (names,) = published.names
     for _, content in files.contents([names]):
@@ -199,14 +200,16 @@ def _files(path: Path, published: Published) -> Files:
     if path.is_file():
         return Files(path, published, True)
     if not path.is_dir():
-        raise UserError(f"{path} does not exist; `path` must name {published.archive}, or the folder it unpacks to.")
+        raise UserError(
+            f"{shown(path)} does not exist; `path` must name {published.archive}, or the folder it unpacks to."
+        )
     for folder in (path, path / published.folder):
         if any((folder / name).is_file() for name in published.sums):
             return Files(folder, published, False)
     if (path / published.archive).is_file():
         return Files(path / published.archive, published, True)
     raise UserError(
-        f"{path} holds neither {published.archive} nor its files ({', '.join(published.sums)}); copy them there."
+        f"{shown(path)} holds neither {published.archive} nor its files ({', '.join(published.sums)}); copy them there."
     )
 
 
@@ -215,4 +218,4 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             return Capped(file, MAX_FILE).read()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); copy it anew.") from error
+        raise UserError(f"{shown(path)} cannot be read ({error.strerror or error}); copy it anew.") from error

@@ -9,6 +9,9 @@ from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.settings import Source
 
+MAX_CLASSES = 100_000
+FLAT_NAME = "image"  # the class of images without labels
+
 
 def in_declared_order(
     found: Sequence[str], source: Source, declared: Sequence[str] | None, where: str
@@ -36,12 +39,32 @@ def in_declared_order(
     return tuple(found)
 
 
+def named(
+    found: Sequence[str], source: Source, declared: Sequence[str] | None, where: str
+) -> tuple[tuple[str, ...], list[int]]:
+    """The class names, and for each found one its label.
+
+    Raises:
+        UserError: if a name comes twice, or they are not the declared ones.
+    """
+    if len(set(found)) < len(found):
+        raise UserError(f"{where} names a class twice; expected each class name once.")
+    names = in_declared_order(found, source, declared, where)
+    label_of = {name: label for label, name in enumerate(names)}
+    return names, [label_of[name] for name in found]
+
+
 def of_numbers(count: int, source: Source, declared: Sequence[str] | None, where: str) -> tuple[str, ...]:
     """The names of classes that a source only numbers from 0: the declared ones, else the numbers themselves.
 
     Raises:
-        UserError: if there are more classes than were declared, or another number than a public row says.
+        UserError: if there are none, absurdly many, more than were declared, or another number than a public row says.
     """
+    if not 0 < count <= MAX_CLASSES:
+        raise UserError(
+            f"{where} has labels up to {count - 1}; expected whole numbers from 0 to at most {MAX_CLASSES - 1}: number "
+            "the classes from 0."
+        )
     if declared is None:
         return in_declared_order([str(number) for number in range(count)], source, None, where)
     if count > len(declared):
@@ -50,6 +73,18 @@ def of_numbers(count: int, source: Source, declared: Sequence[str] | None, where
             f"{len(declared)} are declared."
         )
     return tuple(declared)
+
+
+def one_class(source: Source, declared: Sequence[str] | None, why: str) -> tuple[str, ...]:
+    """The only class of images that come without labels; ``why`` says in an error that they do.
+
+    Raises:
+        UserError: if the row has several classes.
+    """
+    several = len(declared) if declared is not None else source.num_classes or 1
+    if several != 1:
+        raise UserError(f"{why}; expected {several} classes, so give each image its class or declare only one.")
+    return tuple(declared or (FLAT_NAME,))
 
 
 def _some(names: Sequence[str]) -> str:

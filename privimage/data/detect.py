@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from privimage.data import reader
+from privimage.data.files import unlisted
+from privimage.data.messages import shown
 from privimage.data.record import Collection, printable
+from privimage.data.tree import READABLE, is_archive, is_hidden
 from privimage.errors import UserError
 from privimage.settings import Source
 
@@ -25,14 +28,8 @@ ENDINGS = {  # ending -> what the first bytes say, source
     ".h5": ("HDF5", "hdf5"),
     ".hdf5": ("HDF5", "hdf5"),
     ".parquet": ("Parquet", "parquet"),
-    ".zip": ("zip", "folder"),
-    ".tar": ("tar", "folder"),
-    ".tar.gz": ("gzip", "folder"),
-    ".tgz": ("gzip", "folder"),
-    ".tar.bz2": ("bzip2", "folder"),
-    ".tar.xz": ("xz", "folder"),
+    **{ending: (content, "folder") for ending, content in READABLE.items()},
 }
-ARCHIVES = tuple(ending for ending, (_, name) in ENDINGS.items() if name == "folder")
 TABLES = {ending: name for ending, (_, name) in ENDINGS.items() if name != "folder"}
 PUBLISHED = {
     "cifar-10-python.tar.gz": "cifar10",
@@ -53,7 +50,6 @@ IDX = re.compile(r"idx\d-ubyte")
 IDX_FOLDERS = ("", "raw", "gzip", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw", "EMNIST/raw")
 WNID = re.compile(r"n\d{8}")
 CAMELYON = {"patient", "node", "x_coord"}
-CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 HINT = "name the reader with `source`, or move the others away"
 
 
@@ -68,7 +64,7 @@ class Look:
 
     @property
     def where(self) -> str:
-        return printable(str(self.path))
+        return shown(self.path)
 
 
 def read(source: Source, class_names: Sequence[str] | None = None) -> Collection:
@@ -86,7 +82,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
 
 
 def _of_file(path: Path) -> str:
-    where = printable(str(path))
+    where = shown(path)
     content = _content(path, where)
     name = path.name.lower()
     if IDX.search(name):
@@ -151,7 +147,7 @@ def look_at(folder: Path) -> Look:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
+                if is_hidden(entry.name):
                     continue
                 if entry.is_dir():
                     folders.add(entry.name)
@@ -160,9 +156,7 @@ def look_at(folder: Path) -> Look:
                 else:
                     files.add(entry.name)
     except OSError as error:
-        raise UserError(
-            f"{printable(str(folder))} cannot be listed ({error.strerror}); mend its permissions."
-        ) from None
+        raise unlisted(folder, error) from None
     return Look(folder, frozenset(folders), frozenset(files), has_images)
 
 
@@ -240,7 +234,7 @@ def _table(look: Look) -> str | None:
         beside = beside - {"data"}
     if not kinds:
         return None
-    others = sorted(beside) + sorted(name for name in look.files if name.lower().endswith(ARCHIVES))
+    others = sorted(beside) + sorted(name for name in look.files if is_archive(name))
     if len(kinds) > 1 or others or look.has_images:
         told = [f"files for {kind}" for kind in sorted(kinds)] + ["images"] * look.has_images
         told += [printable(other) for other in others[:3]]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from privimage.artifacts import make_folder, sync_folder, write_text
+from privimage.data.messages import shown
 from privimage.data.placed import difference, placed
 from privimage.data.published import File
 from privimage.data.record import printable
@@ -47,8 +48,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another download into {printable(str(folder))} is running; wait until it is done, or end it, and "
-                "start again."
+                f"another download into {shown(folder)} is running; wait until it is done, or end it, and start again."
             ) from None
         except OSError:  # a file system without locks; the checksum still finds two writers out
             pass
@@ -91,7 +91,7 @@ def fetch(file: File, folder: Path) -> None:
     told = "; ".join(f"{', '.join(urls)}: {why}" for why, urls in whys.items())
     raise UserError(
         f"{file.name} could not be fetched ({told}); start again later{kept} or fetch it by hand from "
-        f"{file.urls[0]} and put it at {printable(str(folder / file.name))}."
+        f"{file.urls[0]} and put it at {shown(folder / file.name)}."
     )
 
 
@@ -188,7 +188,7 @@ def unpack(archive: Path, members: tuple[str, ...]) -> list[Path]:
             return [_unpack_one(opened, member, archive.parent / Path(member).name) for member in members]
     except (KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(
-            f"{printable(str(archive))} cannot be unpacked ({printable(str(error))}); delete it and start again."
+            f"{shown(archive)} cannot be unpacked ({printable(str(error))}); delete it and start again."
         ) from error
 
 
@@ -196,8 +196,8 @@ def _unpack_one(archive: zipfile.ZipFile, member: str, path: Path) -> Path:
     info = archive.getinfo(member)
     if os.path.lexists(path):
         if not path.is_file() or (path.stat().st_size, _crc(path)) != (info.file_size, info.CRC):
-            held = printable(str(archive.filename))
-            raise UserError(f"{printable(str(path))} is not what {held} holds; delete it and start again.")
+            held = shown(archive.filename)
+            raise UserError(f"{shown(path)} is not what {held} holds; delete it and start again.")
         return path
     part = path.with_name(f"{path.name}.part")
     with _writing(path):
@@ -226,7 +226,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{printable(str(path))} cannot be written ({error.strerror or error}); make room on the disk or mend the "
+            f"{shown(path)} cannot be written ({error.strerror or error}); make room on the disk or mend the "
             "folder's permissions and start again: what has arrived is kept."
         ) from error
 

@@ -18,18 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from privimage.data.classes import in_declared_order
-from privimage.data.label_values import one_class
+from privimage.data.classes import in_declared_order, one_class
 from privimage.data.labels import label_file, labelled
+from privimage.data.parts import PARTS, splits
 from privimage.data.record import Collection, Problem, Record, Split, printable
 from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
 from privimage.settings import Source
 
-PARTS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "val": "val", "valid": "val", "validation": "val",
-}  # fmt: skip
 TEXTS = (".txt", ".md", ".json", ".csv", ".pdf", ".html", ".xml")
 MAX_WRAPPERS = 8  # folders that hold one folder and nothing else
 
@@ -117,6 +113,8 @@ def _parts(folders: Sequence[str], where: str) -> dict[str, Split]:
     _check_case(folders, where)
     known = {folder: PARTS[folder.lower()] for folder in folders if folder.lower() in PARTS}
     found = set(known.values())
+    if len(known) == len(folders) > 1:
+        splits(found, where)  # all are parts: they must be such as belong together
     if "train" not in found or len(found) == 1:
         return {}
     strangers = [printable(folder) for folder in folders if folder not in known]
@@ -125,8 +123,8 @@ def _parts(folders: Sequence[str], where: str) -> dict[str, Split]:
             f"{where} has the folders {strangers[:10]} beside {sorted(known)}; expected only the parts of the split, "
             "move the others elsewhere."
         )
-    held_out = "test" if "test" in found else "val"
-    return {folder: "test" if part == held_out else "train" for folder, part in known.items()}
+    split_of = splits(found, where)
+    return {folder: split_of[part] for folder, part in known.items()}
 
 
 def _check_case(folders: Sequence[str], where: str) -> None:

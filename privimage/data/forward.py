@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from privimage.data.messages import reason
 from privimage.data.record import BadImage
 
 CHUNK = 1 << 20
@@ -36,7 +37,7 @@ class Forward:
             raise BadImage(f"{length} bytes do not fit into memory", "store smaller images") from None
         except Exception as error:  # gzip, zipfile and zlib raise errors of many kinds; all mean a bad file
             self.close()
-            raise BadImage(f"cannot be read ({error or type(error).__name__})", "copy the file anew") from error
+            raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew") from error
         if len(content) < length:
             raise BadImage(f"the file ends {length - len(content)} bytes too early", "copy the file anew")
         return content

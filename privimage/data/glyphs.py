@@ -31,6 +31,7 @@ from privimage.settings import Source
 SIGNS = string.digits + string.ascii_lowercase + string.ascii_uppercase + "!#$%&()*+/<=>?@[\\]{}"
 SEED = 0
 HELD_OUT = 6  # one image in six of each class
+SMALLEST = 4  # pixels of a sign
 
 ROTATION = 7.0  # standard deviation, degrees
 SHEAR = 0.15  # standard deviation
@@ -49,13 +50,18 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     The images of a sign come from one stream of random numbers, so all of them are drawn while they are listed.
 
     Raises:
-        UserError: if the row does not say how many, or asks for more signs than there are.
+        UserError: if the row does not say how many, asks for more signs than there are, or leaves no room for them.
     """
     signs, per_class = SIGNS[: source.num_classes], source.images_per_class
     if not per_class or not source.num_classes or source.num_classes > len(SIGNS):
         raise UserError(
             f"source `glyphs` got num_classes {source.num_classes} and images_per_class {per_class}; "
             f"expected both, and at most {len(SIGNS)} classes."
+        )
+    if source.resolution - 2 * source.margin < SMALLEST:
+        raise UserError(
+            f"source `glyphs` got margin {source.margin}; expected one that leaves {SMALLEST} of {source.resolution} "
+            "pixels."
         )
     names = in_declared_order(tuple(map(name, signs)), source, class_names, "source `glyphs`")
 
@@ -157,12 +163,13 @@ def _bend(distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fit(ink: np.ndarray, source: Source, rng: np.random.Generator) -> np.ndarray:
-    """The ink's bounding box, its longer side filling the square, as uint8 [S, S]."""
+    """The ink's bounding box, its longer side filling the square but for the margin, as uint8 [S, S]."""
     rows, columns = np.flatnonzero((ink > 0.5).any(1)), np.flatnonzero((ink > 0.5).any(0))
     side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
     x = (columns[0] + columns[-1] + 1 - side) / 2 + rng.normal(0, SHIFT) * side
     y = (rows[0] + rows[-1] + 1 - side) / 2
-    margin = len(ink)
-    padded = Image.fromarray(np.pad(np.rint(255 * ink).astype(np.uint8), margin))
-    box = (x + margin, y + margin, x + margin + side, y + margin + side)
-    return np.asarray(padded.resize((source.resolution, source.resolution), FILTERS[source.filter], box=box))
+    beside = len(ink)
+    padded = Image.fromarray(np.pad(np.rint(255 * ink).astype(np.uint8), beside))
+    box = (x + beside, y + beside, x + beside + side, y + beside + side)
+    size = source.resolution - 2 * source.margin
+    return np.pad(np.asarray(padded.resize((size, size), FILTERS[source.filter], box=box)), source.margin)

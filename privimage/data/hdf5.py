@@ -1,7 +1,7 @@
 """Arrays of images and labels in HDF5: one file, with groups for its parts or without, or a folder of files.
 
-Keys are those of `privimage.data.npz`. Links to elsewhere, virtual datasets and external storage would read other files
-than the one that was named, so they are refused. An image may also be an encoded file, as variable-length uint8.
+Keys are those of `privimage.data.arrays`. Links to elsewhere, virtual datasets and external storage would read other
+files than the one that was named, so they are refused. An image may also be an encoded file, as variable-length uint8.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from privimage.data.npz import MAX_CLASSES, PARTS, Entry, collection, files_in, merged, path_of
+from privimage.data.arrays import Entry, collection, merged
+from privimage.data.classes import MAX_CLASSES
+from privimage.data.files import files_in, path_of
+from privimage.data.messages import reason, shown
+from privimage.data.parts import PARTS
 from privimage.data.record import BadImage, Collection, Content, printable
 from privimage.errors import UserError
 from privimage.settings import Source
@@ -23,6 +27,7 @@ from privimage.settings import Source
 SUFFIXES = (".h5", ".hdf5")
 MAX_KEYS = 10_000
 BLOCK_BYTES = 2**16  # read at once from an array that is stored in one piece
+ENCODED_ROWS = 16  # image files read at once, whatever the chunk: it holds only where they lie
 MAX_BLOCK_BYTES = 2**28  # of an array stored in chunks, all chunks that hold one image are read at once
 
 
@@ -34,7 +39,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
             labels, or the classes are not the declared ones.
     """
     path = path_of(source)
-    where = printable(str(path))
+    where = shown(path)
     if path.is_file():
         entries, names = _entries(path)
         return collection("HDF5 file", where, entries, source, class_names, names)
@@ -64,7 +69,7 @@ class _Dataset:
         except UserError:
             raise
         except Exception as error:  # of a damaged file, h5py raises errors of many kinds
-            raise UserError(f"{name} cannot be read ({_why(error)}); copy the file anew.") from None
+            raise UserError(f"{name} cannot be read ({reason(error)}); copy the file anew.") from None
         self._start, self._block = 0, np.empty(0)
 
     def row(self, index: int) -> Content:
@@ -79,7 +84,7 @@ class _Dataset:
                 self._block = self._dataset[self._start : self._start + self._block_rows]
             except Exception as error:  # as above; filters add errors of their own
                 self._block = np.empty(0)
-                raise BadImage(f"cannot be read ({_why(error)})", "copy the file anew") from None
+                raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew") from None
         content = self._block[index - self._start]
         return np.asarray(content, np.uint8).tobytes() if self.encoded else np.asarray(content)
 
@@ -117,7 +122,7 @@ class _Dataset:
         rows = max(1, BLOCK_BYTES // max(1, row_bytes))
         if self._dataset.chunks:
             _check_filters(self._dataset, name)
-            rows = self._dataset.chunks[0]
+            rows = min(self._dataset.chunks[0], ENCODED_ROWS if self.encoded else self._dataset.chunks[0])
         size = max(rows * row_bytes, math.prod(self._dataset.chunks or ()) * self._dataset.dtype.itemsize)
         if size > MAX_BLOCK_BYTES:
             raise UserError(
@@ -149,9 +154,7 @@ def _entries(path: Path) -> tuple[dict[str, Entry], list[str] | None]:
     except UserError:
         raise
     except Exception as error:  # of a damaged file, h5py raises errors of many kinds
-        raise UserError(
-            f"{printable(str(path))} is no HDF5 file that can be read ({_why(error)}); copy it anew."
-        ) from None
+        raise UserError(f"{shown(path)} is no HDF5 file that can be read ({reason(error)}); copy it anew.") from None
 
 
 def _entry(path: Path, key: str) -> Entry:
@@ -161,7 +164,7 @@ def _entry(path: Path, key: str) -> Entry:
 def _keys(group: h5py.Group, path: Path) -> list[str]:
     if len(group) > MAX_KEYS:
         raise UserError(
-            f"{printable(str(path))} holds {len(group)} entries; expected one array of all images, and one of labels."
+            f"{shown(path)} holds {len(group)} entries; expected one array of all images, and one of labels."
         )
     return list(group)
 
@@ -179,9 +182,7 @@ def _class_names(file: h5py.File, path: Path) -> list[str] | None:
     if "class_names" in file.attrs:
         names = _texts(file, "class_names")
         if names is None:
-            raise UserError(
-                f"{printable(str(path))} has an attribute `class_names` that holds no texts; write it anew."
-            )
+            raise UserError(f"{shown(path)} has an attribute `class_names` that holds no texts; write it anew.")
         return names
     metadata = _texts(file, "metadata") if "metadata" in file.attrs else None
     try:
@@ -199,7 +200,3 @@ def _texts(file: h5py.File, name: str) -> list[str] | None:
         return None
     texts = np.ravel(file.attrs[name]).tolist()
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
-
-
-def _why(error: BaseException) -> str:
-    return printable(str(error) or type(error).__name__)[:200]

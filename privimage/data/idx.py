@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from privimage.data.forward import CHUNK, Forward, unzipped
-from privimage.data.record import printable
+from privimage.data.messages import reason, shown
 from privimage.errors import UserError
 
 UNSIGNED_BYTES = 8  # the only type that images and labels are published in
@@ -35,8 +35,8 @@ class Images:
         self.count, self.height, self.width = sizes = _sizes(path, 3)
         if not (0 < self.count <= MAX_IMAGES and 0 < self.height * self.width <= max_pixels):
             raise UserError(
-                f"{path} says that it holds {self.count} images of {self.height} x {self.width} pixels; expected 1 to "
-                f"{MAX_IMAGES} images of 1 to {max_pixels} pixels, copy it anew."
+                f"{shown(path)} says that it holds {self.count} images of {self.height} x {self.width} pixels; "
+                f"expected 1 to {MAX_IMAGES} images of 1 to {max_pixels} pixels, copy it anew."
             )
         _check_length(path, sizes)
 
@@ -64,7 +64,8 @@ def labels(path: Path, count: int) -> np.ndarray:
     sizes = _sizes(path, 1)
     if sizes[0] != count:
         raise UserError(
-            f"{path} has {sizes[0]} labels; expected {count}, one for each image: the files do not belong together."
+            f"{shown(path)} has {sizes[0]} labels; expected {count}, one for each image: the files do not belong "
+            "together."
         )
     _check_length(path, sizes)
     with unzipped(path) as file:
@@ -84,11 +85,13 @@ def _sizes(path: Path, dimensions: int) -> tuple[int, ...]:
     magic = bytes([0, 0, UNSIGNED_BYTES, dimensions])
     if start[:4] != magic:
         raise UserError(
-            f"{path} begins with the bytes {start[:4].hex(' ') or '(none)'}; expected {magic.hex(' ')}, an IDX file of "
-            f"{'images' if dimensions == 3 else 'labels'}: copy it anew, or move it out of the way."
+            f"{shown(path)} begins with the bytes {start[:4].hex(' ') or '(none)'}; expected {magic.hex(' ')}, an IDX "
+            f"file of {'images' if dimensions == 3 else 'labels'}: copy it anew, or move it out of the way."
         )
     if len(start) < _header_length(dimensions):
-        raise UserError(f"{path} ends within its header; expected {_header_length(dimensions)} bytes, copy it anew.")
+        raise UserError(
+            f"{shown(path)} ends within its header; expected {_header_length(dimensions)} bytes, copy it anew."
+        )
     return tuple(int(size) for size in np.frombuffer(start[4:], ">u4"))
 
 
@@ -101,8 +104,8 @@ def _check_length(path: Path, sizes: tuple[int, ...]) -> None:
     if got != wanted:
         more = "at least " if got == wanted + 1 else ""
         raise UserError(
-            f"{path} holds {more}{got} bytes; expected {wanted}, as its header says ({' x '.join(map(str, sizes))}): "
-            "copy it anew."
+            f"{shown(path)} holds {more}{got} bytes; expected {wanted}, as its header says "
+            f"({' x '.join(map(str, sizes))}): copy it anew."
         )
 
 
@@ -118,5 +121,4 @@ def _length(path: Path, wanted: int) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    why = printable(str(error) or type(error).__name__)
-    return UserError(f"{path} cannot be read ({why}); copy it anew.")
+    return UserError(f"{shown(path)} cannot be read ({reason(error)}); copy it anew.")

@@ -16,6 +16,7 @@ from privimage.data.classes import in_declared_order
 from privimage.data.imagenet_classes import names_by_wnid
 from privimage.data.imagenet_labels import STEM, WNID, validation_labels
 from privimage.data.imagenet_tar import Span, members, read_member
+from privimage.data.messages import shown
 from privimage.data.record import Collection, Content, Problem, Record, printable
 from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
@@ -92,7 +93,17 @@ def _halves(root: Path) -> tuple[Half, Half | None]:
             f"{printable(tree.where)} has no training images of ImageNet; expected folders named by WordNet ids such "
             f"as n01440764, a folder `train` of them, or {TRAIN_TAR}."
         )
+    _check_test(tree, _join(base or "", "test"), train)
     return train, _validation(root, tree, base or "")
+
+
+def _check_test(tree: Tree, name: str, train: Half) -> None:
+    """The challenge's test images have no labels; labelled ones, in folders of classes, would be left out unseen."""
+    if _is_folder(tree, name) and train.keys.intersection(tree.folders(name)):
+        raise UserError(
+            f"{printable(tree.sub(name).where)} has folders of classes; expected labelled images to be held out in "
+            "`val`: move them there, or name `source: folder`, which reads `test`."
+        )
 
 
 def _is_folder(tree: Tree, name: str) -> bool:
@@ -169,12 +180,12 @@ def _nested(path: Path) -> Half:
         key = member.name.removesuffix(".tar")
         if not member.is_file or key == member.name or key in inner:
             raise UserError(
-                f"{printable(str(path))} holds {printable(member.name)}; expected one .tar for each class and nothing "
+                f"{shown(path)} holds {printable(member.name)}; expected one .tar for each class and nothing "
                 "else, copy the official file anew."
             )
         inner[key] = member.span
     if not inner:
-        raise UserError(f"{printable(str(path))} is empty; expected one .tar for each class, copy it anew.")
+        raise UserError(f"{shown(path)} is empty; expected one .tar for each class, copy it anew.")
 
     def images() -> Iterator[tuple[str, str, Load] | Problem]:
         for key, span in inner.items():

@@ -19,6 +19,8 @@ from typing import BinaryIO
 import numpy as np
 
 from privimage.data import batches, classes, imagenet_classes, unpickle
+from privimage.data.files import listed
+from privimage.data.messages import reason, shown
 from privimage.data.npy_rows import Rows
 from privimage.data.record import BadImage, Collection, Record, Split, printable
 from privimage.errors import UserError
@@ -51,13 +53,15 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     """
     root = Path(source.path or f"data/{source.source}")
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; `path` must name the one with {TRAIN[0]} to {TRAIN[-1]}.")
+        raise UserError(f"{shown(root)} is not a folder; `path` must name the one with {TRAIN[0]} to {TRAIN[-1]}.")
     found = _batches(root)
     names, ordered = _classes(root, source, class_names)
     order = [ordered.index(name) for name in names]  # published number - 1 -> label
     sides = {_npz_side(batch.path, len(names)) for batch in found if batch.path.suffix == ".npz"}
     if len(sides) > 1:
-        raise UserError(f"{root} holds batches of images of {sorted(sides)} pixels; expected one size, separate them.")
+        raise UserError(
+            f"{shown(root)} holds batches of images of {sorted(sides)} pixels; expected one size, separate them."
+        )
     forms = {"npz" if batch.path.suffix == ".npz" else "pickled" for batch in found}
     form = f"Downsampled ImageNet ({' and '.join(sorted(forms))} batches)"
     return Collection(form, ordered, partial(_items, found, order))
@@ -68,7 +72,7 @@ def _items(found: Sequence[Batch], order: Sequence[int]) -> Iterator[Record]:
     for batch in found:
         own, labels, load = (_from_npz if batch.path.suffix == ".npz" else _from_pickle)(batch.path, len(order))
         if side not in (None, own):
-            raise UserError(f"{batch.path} holds images of {own} pixels, others of {side}; expected one size.")
+            raise UserError(f"{shown(batch.path)} holds images of {own} pixels, others of {side}; expected one size.")
         side = own
         for index, label in enumerate(labels):
             name = f"{batch.path.name}, image {index}"
@@ -101,12 +105,12 @@ def _from_npz(path: Path, num_classes: int) -> tuple[int, np.ndarray, Callable[[
 def _from_pickle(path: Path, num_classes: int) -> tuple[int, np.ndarray, Callable[[int], np.ndarray]]:
     try:
         with path.open("rb") as file:
-            batch = unpickle.load(file, str(path), min(MAX_PICKLE, path.stat().st_size))
+            batch = unpickle.load(file, shown(path), min(MAX_PICKLE, path.stat().st_size))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); copy it anew.") from error
-    images = batches.images(batch, str(path))
-    labels = batches.labels(batch.get("labels"), len(images), 1, num_classes, str(path))
-    return batches.side(images.shape, images.dtype, str(path)), labels, images.__getitem__
+        raise UserError(f"{shown(path)} cannot be read ({error.strerror or error}); copy it anew.") from error
+    images = batches.images(batch, shown(path))
+    labels = batches.labels(batch.get("labels"), len(images), 1, num_classes, shown(path))
+    return batches.side(images.shape, images.dtype, shown(path)), labels, images.__getitem__
 
 
 def _npz_side(path: Path, num_classes: int) -> int:
@@ -114,15 +118,14 @@ def _npz_side(path: Path, num_classes: int) -> int:
 
 
 def _rows(path: Path, key: str) -> Rows:
-    name = f"{path}: {key}"
+    name = f"{shown(path)}: {key}"
     try:
         with zipfile.ZipFile(path) as archive:
             size = archive.getinfo(f"{key}.npy").file_size
     except KeyError:
-        raise UserError(f"{path} has no array `{key}`; expected `data` and `labels`, fetch it anew.") from None
+        raise UserError(f"{shown(path)} has no array `{key}`; expected `data` and `labels`, fetch it anew.") from None
     except Exception as error:  # zipfile raises errors of many kinds; all mean a bad file
-        why = printable(str(error) or type(error).__name__)
-        raise UserError(f"{path} is no .npz file that can be read ({why}); fetch it anew.") from error
+        raise UserError(f"{shown(path)} is no .npz file that can be read ({reason(error)}); fetch it anew.") from error
     return Rows(partial(_member, path, f"{key}.npy"), name, size)
 
 
@@ -133,10 +136,7 @@ def _member(path: Path, name: str) -> BinaryIO:
 
 def _folders(root: Path) -> list[Path]:
     """The folder and those within it."""
-    try:
-        return [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]
-    except OSError as error:
-        raise UserError(f"{root} cannot be listed ({error.strerror}); mend its permissions.") from error
+    return [root, *filter(Path.is_dir, listed(root))]
 
 
 def _batches(root: Path) -> list[Batch]:
@@ -145,8 +145,8 @@ def _batches(root: Path) -> list[Batch]:
     missing = [name for name in TRAIN if found[name] is None]
     if missing:
         raise UserError(
-            f"{root} lacks {', '.join(missing)} (as .npz, or pickled and without ending); expected all ten training "
-            "batches, copy them there."
+            f"{shown(root)} lacks {', '.join(missing)} (as .npz, or pickled and without ending); expected all ten "
+            "training batches, copy them there."
         )
     is_split = found[VALIDATION] is not None
     train = [Batch(found[name], "train" if is_split else None) for name in TRAIN]
@@ -162,7 +162,7 @@ def _classes(root: Path, source: Source, declared: Sequence[str] | None) -> tupl
     """The names in the order of the published numbers, and in the order of the labels."""
     path = next((folder / NAMES for folder in _folders(root) if (folder / NAMES).is_file()), None)
     names = _mapped(path) if path else imagenet_classes.by_devkit_id()
-    return names, classes.in_declared_order(names, source, declared, str(path or root))
+    return names, classes.in_declared_order(names, source, declared, shown(path or root))
 
 
 def _mapped(path: Path) -> tuple[str, ...]:
@@ -171,19 +171,19 @@ def _mapped(path: Path) -> tuple[str, ...]:
         with path.open("rb") as file:
             lines = file.read(MAX_NAMES).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); copy it anew.") from error
+        raise UserError(f"{shown(path)} cannot be read ({error}); copy it anew.") from error
     found: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         parts = re.fullmatch(r"(n\d{8}) (\d{1,4}) (\S.*)", line.strip())
         if not parts and line.strip() or parts and int(parts[2]) in found:
             raise UserError(
-                f"{path}, line {number} is `{printable(line.strip()[:80])}`; expected one like `n02119789 1 kit_fox`, "
-                "each number once."
+                f"{shown(path)}, line {number} is `{printable(line.strip()[:80])}`; expected one like `n02119789 1 "
+                "kit_fox`, each number once."
             )
         if parts:
             found[int(parts[2])] = (parts[3].strip(), parts[1])
     if not found or sorted(found) != list(range(1, len(found) + 1)):
-        raise UserError(f"{path} numbers {len(found)} classes; expected the numbers from 1 on without a gap.")
+        raise UserError(f"{shown(path)} numbers {len(found)} classes; expected the numbers from 1 on without a gap.")
     times = Counter(name for name, _ in found.values())
     in_order = [found[number] for number in sorted(found)]
     return tuple(name if times[name] == 1 else f"{name} ({wnid})" for name, wnid in in_order)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from privimage.data.imagenet_classes import wnid_of_devkit_id
+from privimage.data.messages import shown
 from privimage.data.record import BadImage, printable
 from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
@@ -37,7 +38,7 @@ def validation_labels(root: Path, tree: Tree, where: str) -> tuple[dict[str, str
         return _by_name(_lines(tree, SOLUTION)), SOLUTION
     raise UserError(
         f"{printable(where)} has no folders of classes, and no file tells its labels; expected {TRUTH} of "
-        f"{DEVKIT}.tar.gz (image-net.org), or {SOLUTION} of Kaggle, in {printable(str(root))}."
+        f"{DEVKIT}.tar.gz (image-net.org), or {SOLUTION} of Kaggle, in {shown(root)}."
     )
 
 

@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from privimage.data.classes import in_declared_order, of_numbers
+from privimage.data.classes import MAX_CLASSES, in_declared_order, of_numbers
 from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.settings import Source
 
-FLAT_NAME = "image"  # the class of images without labels
-MAX_CLASSES = 100_000
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"(\d{1,9})(\.0+)?", re.ASCII)  # 3.0 is how a column of numbers with a gap is often written
 
@@ -49,18 +47,6 @@ def meaning_of(counts: Mapping[str, int], source: Source, declared: Sequence[str
         return Meaning(named, numbers, "a whole number from 0, as in most rows")
     named = in_declared_order(names, source, declared, where)
     return Meaning(named, {name: label for label, name in enumerate(named)}, "a name and no number, as in most rows")
-
-
-def one_class(source: Source, declared: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    """The only class of images that come without labels.
-
-    Raises:
-        UserError: if the row has several classes.
-    """
-    several = len(declared) if declared is not None else source.num_classes or 1
-    if several != 1:
-        raise UserError(f"{where}; expected {several} classes, so give each image its class or declare only one.")
-    return tuple(declared or (FLAT_NAME,))
 
 
 def _number(text: str) -> int | None:

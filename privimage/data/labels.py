@@ -1,7 +1,8 @@
 """Labels from a table beside the images: CSV (also with ; or tabs) or JSON lines, one row a file.
 
-Of its columns one names the file, relative to the table's folder; one may give the label, one the part. Without labels
-all images are of one class. The table is held in memory, in about 200 bytes a row; the images are not.
+Of its columns one names the file, relative to the table's folder; one may give the label, one the part, which else the
+folders of all files may say (``train/1.png``). Without labels all images are of one class. The table is held in memory,
+in about 200 bytes a row; the images are not.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from privimage.data.archive import tidy, unsafe
+from privimage.data.classes import one_class
 from privimage.data.label_rows import LABEL_COLUMNS, MEND_ROW, BadRow, Row, table_rows
-from privimage.data.label_values import Meaning, meaning_of, one_class
+from privimage.data.label_values import Meaning, meaning_of
+from privimage.data.parts import PARTS, splits
 from privimage.data.record import BadImage, Collection, Problem, Record, Split, printable
 from privimage.data.tree import Tree
 from privimage.errors import UserError
 from privimage.settings import Source
 
 LABEL_FILES = ("labels.csv", "metadata.csv", "metadata.jsonl", "labels.jsonl")
-NO_PART, TRAIN, TEST, VAL = range(4)
-PARTS = {"train": TRAIN, "test": TEST, "val": VAL, "valid": VAL, "validation": VAL}
+CODES = (None, "train", "test", "val")  # of parts, as the rows hold them
 MAX_BAD_ROWS = 10_000  # beyond it, the table as a whole is not what it should be
 
 
@@ -62,8 +64,10 @@ def labelled(
         meaning = Meaning(one_class(source, declared, missing), {"": 0}, "")
     else:
         meaning = meaning_of(table.counts(), source, declared, where)
+    parts = table.parts(where)
     form = f"{tree.form} with {' and '.join(map(printable, table.files))}"
-    return Collection(form, meaning.class_names, partial(_items, table, meaning, table.parts(where), is_text))
+    form += ", split by folders" if any(parts) and not table.stated else ""
+    return Collection(form, meaning.class_names, partial(_items, table, meaning, parts, is_text))
 
 
 @dataclass
@@ -76,9 +80,10 @@ class Table:
     texts: list[str] = field(default_factory=list)  # the labels as written, each once
     places: dict[str, int] = field(default_factory=dict)  # label as written -> its place in ``texts``
     codes: array = field(default_factory=lambda: array("i"))  # [rows] place of the label
-    splits: array = field(default_factory=lambda: array("b"))  # [rows] part
+    splits: array = field(default_factory=lambda: array("b"))  # [rows] place of the part in ``CODES``
     problems: list[Problem] = field(default_factory=list)
     unlabelled: bool = False
+    stated: bool = False  # whether a column or the folder of the label file gives the parts
 
     def fill(self, folder: str, split: Split) -> None:
         """Add the rows of a folder's label file; the folder's part is that of all of them."""
@@ -96,7 +101,7 @@ class Table:
             both = _where(self.tree, self.files[0], file)
             raise UserError(f"{both} do not both have labels; expected a label column in both, or in none.")
         self.files.append(file)
-        self.unlabelled = columns.label is None
+        self.unlabelled, self.stated = columns.label is None, bool(split or columns.split)
         for row in rows:
             told = row if isinstance(row, BadRow) else self._add(row, folder, split)
             if told is not None:
@@ -108,7 +113,8 @@ class Table:
         if what:
             return BadRow(row.line, f"names {row.name[:100]!r}, {what}")
         name, label = folder + tidy(row.name), (row.label or "").strip()
-        part = PARTS.get((row.split if row.split is not None else split or "").strip().lower(), NO_PART)
+        told = row.split if row.split is not None else split or name.partition("/")[0]
+        part = PARTS.get(told.strip().lower())
         if row.split is not None and not part:
             return BadRow(row.line, f"has the split {row.split[:100]!r}; expected one of {', '.join(PARTS)}")
         if name in self.rows:
@@ -119,7 +125,7 @@ class Table:
         self.codes.append(self.places.setdefault(label, len(self.texts)))
         if self.codes[-1] == len(self.texts):
             self.texts.append(label)
-        self.splits.append(part)
+        self.splits.append(CODES.index(part))
         return None
 
     def _tell(self, problem: Problem) -> None:
@@ -140,17 +146,18 @@ class Table:
         return {text: counted[code] for code, text in enumerate(self.texts)}
 
     def parts(self, where: str) -> list[Split]:
-        """The split that each part stands for: val is the test part if there is no other; train alone is no split.
+        """The split that each of ``CODES`` stands for.
 
         Raises:
             UserError: if there are parts, but none to train on.
         """
-        found = set(self.splits) - {NO_PART}
-        if found and TRAIN not in found:
+        found = {CODES[code] for code in set(self.splits)}
+        if not self.stated and (None in found or "train" not in found):
+            return [None] * len(CODES)  # folders that are called like parts by chance
+        if "train" not in found:
             raise UserError(f"{where} has no row of the split train; expected train and test.")
-        if len(found) < 2:
-            return [None] * 4
-        return [None, "train", "test", "train" if TEST in found else "test"]
+        split_of = splits(found, where)
+        return [split_of.get(part) for part in CODES]
 
 
 def _where(tree: Tree, *files: str) -> str:

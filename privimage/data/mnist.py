@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from privimage.data import classes, idx
+from privimage.data.files import listed
 from privimage.data.forward import Forward
+from privimage.data.messages import shown
 from privimage.data.record import Collection, Record, Split
 from privimage.errors import UserError
 from privimage.settings import Source
@@ -62,10 +64,12 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     """
     root = Path(source.path or f"data/{source.source}")
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; `path` must name the one with the IDX files of {source.source}.")
+        raise UserError(
+            f"{shown(root)} is not a folder; `path` must name the one with the IDX files of {source.source}."
+        )
     folder = _folder(root, source)
     names = _names(source, folder)
-    ordered = classes.in_declared_order(names, source, class_names, str(folder))
+    ordered = classes.in_declared_order(names, source, class_names, shown(folder))
     first = FIRST_LABEL.get(source.variant, 0) if source.source == "emnist" else 0
     halves = [_half(*pair, source, len(names), first) for pair in _pairs(folder, source)]
     order = [ordered.index(name) for name in names]  # published number -> label
@@ -97,10 +101,7 @@ def _folder(root: Path, source: Source) -> Path:
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror}); mend its permissions.") from error
+    return listed(folder) if folder.is_dir() else []
 
 
 def _names(source: Source, folder: Path) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ def _names(source: Source, folder: Path) -> tuple[str, ...]:
             else "several variants of EMNIST, and `variant` names none"
         )
         there = ", ".join(present) or "none at all, so copy the IDX files there"
-        raise UserError(f"{folder} has {got}; expected `variant` to be one of those that are there: {there}.")
+        raise UserError(f"{shown(folder)} has {got}; expected `variant` to be one of those that are there: {there}.")
     return PARTS[source.variant]
 
 
@@ -129,7 +130,8 @@ def _pairs(folder: Path, source: Source) -> list[tuple[Path, Path, Split]]:
     missing = [name for half, names in wanted.items() for name, path in zip(names, found[half]) if path is None]
     if missing:
         raise UserError(
-            f"{folder} lacks {' and '.join(missing)} (plain or with `.gz`); copy what is missing to the other files."
+            f"{shown(folder)} lacks {' and '.join(missing)} (plain or with `.gz`); copy what is missing to the other "
+            "files."
         )
     splits = ("train", "test") if test in wanted else (None,)
     return [(*found[half], split) for half, split in zip(wanted, splits)]
@@ -147,7 +149,7 @@ def _half(images_path: Path, labels_path: Path, split: Split, source: Source, co
     outside = np.flatnonzero((labels < 0) | (labels >= count))
     if len(outside):
         raise UserError(
-            f"{labels_path} has the label {labels[outside[0]] + first} at image {outside[0]}; expected {first} to "
-            f"{first + count - 1}: is it the file of another set?"
+            f"{shown(labels_path)} has the label {labels[outside[0]] + first} at image {outside[0]}; expected {first} "
+            f"to {first + count - 1}: is it the file of another set?"
         )
     return Half(images, labels, split)

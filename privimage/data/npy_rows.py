@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from privimage.data.forward import Forward
+from privimage.data.messages import reason
 from privimage.data.record import printable
 from privimage.errors import UserError
 
@@ -32,7 +33,7 @@ def header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
         shape, by_column, dtype = _parsed(file)
     except Exception as error:  # zipfile, zlib and numpy raise errors of many kinds; all mean a bad file
         raise UserError(
-            f"{name} is no array that can be read ({printable(str(error) or type(error).__name__)[:200]}); expected a "
+            f"{name} is no array that can be read ({reason(error)}); expected a "
             "file that `numpy.save` or `numpy.savez` wrote, save it anew."
         ) from error
     if dtype.hasobject or dtype.kind not in KINDS or dtype.subdtype is not None:
@@ -81,9 +82,7 @@ class Rows:
         try:
             file = open_file()
         except Exception as error:
-            raise UserError(
-                f"{name} cannot be opened ({printable(str(error) or type(error).__name__)[:200]}); copy it anew."
-            ) from error
+            raise UserError(f"{name} cannot be opened ({reason(error)}); copy it anew.") from error
         with file:
             self.shape, self.dtype = header(file, name)
             self._start = file.tell()

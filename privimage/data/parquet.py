@@ -7,7 +7,6 @@ only from where one is asked for, through a buffer of fixed size: a mapped file 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,13 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from privimage.data.npz import MAX_CLASSES, MAX_IMAGES, files_in, named, numbered, one_class, part_of, path_of, splits
+from privimage.data.arrays import MAX_IMAGES
+from privimage.data.classes import MAX_CLASSES, named, of_numbers, one_class
+from privimage.data.files import files_in, path_of
+from privimage.data.messages import reason, shown
+from privimage.data.parquet_columns import features, image_column, is_text, label_column
+from privimage.data.parts import part_of, splits
 from privimage.data.record import BadImage, Collection, Problem, Record, Split, printable
 from privimage.errors import UserError
 from privimage.settings import Source
 
-IMAGE_NAMES = ("image", "img", "images", "picture")
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 BUFFER_BYTES = 2**20
 BATCH_BYTES = 2**24  # of images decoded at once, by their mean size
 MAX_BATCH_ROWS = 64
@@ -59,7 +61,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
             or the classes are not the declared ones.
     """
     root = path_of(source)
-    where = printable(str(root))
+    where = shown(root)
     paths = _files(root, where) if root.is_dir() else [root]
     tables = [_table(path, str(path.relative_to(root)) if root.is_dir() else path.name) for path in paths]
     for table in tables[1:]:
@@ -76,10 +78,14 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
 
 
 def _files(root: Path, where: str) -> list[Path]:
-    for folder in (root, root / "data"):
-        if found := files_in(folder, (".parquet",)) if folder.is_dir() else []:
-            return found
-    raise UserError(f"{where} holds no .parquet file, nor does a folder `data` in it; `path` must name where they lie.")
+    found = [files_in(folder, (".parquet",)) if folder.is_dir() else [] for folder in (root, root / "data")]
+    if not any(found):
+        raise UserError(
+            f"{where} holds no .parquet file, nor does a folder `data` in it; `path` must name where they lie."
+        )
+    if all(found):
+        raise UserError(f"{where} holds .parquet files, and so does its folder `data`; `path` must name one of them.")
+    return found[0] or found[1]
 
 
 def _form(root: Path, table: Table) -> str:
@@ -95,10 +101,10 @@ def _table(path: Path, name: str) -> Table:
     try:
         with _open(path) as file:
             schema = file.schema_arrow
-            image = _image_column(schema, name)
-            features = _features(schema)
-            label = _label_column(schema, features, image.name, name)
-            table = Table(path, name, image, label, features.get(label.name) if label else None)
+            image = image_column(schema, name)
+            named_by = features(schema)
+            label = label_column(schema, named_by, image.name, name)
+            table = Table(path, name, image, label, named_by.get(label.name) if label else None)
             if not 0 < file.metadata.num_rows <= MAX_IMAGES:
                 raise UserError(
                     f"{printable(name)} has {file.metadata.num_rows} rows; expected 1 to {MAX_IMAGES} images."
@@ -108,68 +114,8 @@ def _table(path: Path, name: str) -> Table:
         raise
     except Exception as error:  # of a damaged file, pyarrow raises errors of many kinds
         raise UserError(
-            f"{printable(str(path))} is no Parquet file that can be read ({_why(error)}); copy it anew, unencrypted."
+            f"{shown(path)} is no Parquet file that can be read ({reason(error)}); copy it anew, unencrypted."
         ) from None
-
-
-def _image_column(schema: pa.Schema, name: str) -> pa.Field:
-    fitting = [field for field in schema if _holds_files(field.type)]
-    by_name = [field for wanted in IMAGE_NAMES for field in schema if field.name == wanted]
-    if by_name and by_name[0] in fitting:
-        return by_name[0]
-    if len(fitting) == 1 and not by_name:
-        return fitting[0]
-    got = printable(", ".join(f"{field.name}: {field.type}" for field in schema))[:400] or "none"
-    raise UserError(
-        f"{printable(name)} has the columns {got}; expected one of image files, called image, of type binary or "
-        "struct<bytes: binary, path: string>: rename it, or store image files in it."
-    )
-
-
-def _holds_files(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and _holds_files(kind.field(place).type) and not pa.types.is_struct(kind.field(place).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _label_column(schema: pa.Schema, features: dict[str, tuple[str, ...]], image: str, name: str) -> pa.Field | None:
-    """The labels' column by its name, else the only one whose classes the metadata name."""
-    fields = {field.name: field for field in schema if field.name != image}
-    if len(fields) + 1 < len(schema):
-        raise UserError(f"{printable(name)} has two columns of one name; expected each once, rename one.")
-    candidates = [column for column in LABEL_NAMES if column in fields] or [c for c in features if c in fields]
-    if not candidates:
-        return None
-    if candidates[0] not in LABEL_NAMES and len(candidates) > 1:
-        raise UserError(
-            f"{printable(name)} has several columns of classes ({printable(', '.join(candidates))}); expected one, "
-            "called label: rename it."
-        )
-    field = fields[candidates[0]]
-    if not (_is_text(field.type) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)):
-        raise UserError(
-            f"{printable(name)} has labels {printable(field.name)} of type {printable(str(field.type))[:80]}; expected "
-            "whole numbers or texts: one label an image."
-        )
-    return field
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _features(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """The columns whose numbers have names, as the package ``datasets`` notes them."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        found = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}  # none, or somebody else's metadata
-    good = {column: names for column, names in found.items() if isinstance(names, list) and names}
-    return {column: tuple(map(str, names)) for column, names in good.items()}
 
 
 def _classes(
@@ -178,17 +124,17 @@ def _classes(
     """The class names, and the label of each value of the label column; None where there is no such column."""
     first = tables[0]
     if first.label is None:
-        return one_class(source, declared, where), None
-    if first.class_names is not None and not _is_text(first.label.type):
+        return one_class(source, declared, f"{where} has no labels"), None
+    if first.class_names is not None and not is_text(first.label.type):
         names, label_of = named(first.class_names, source, declared, where)
         return names, dict(enumerate(label_of))
-    if _is_text(first.label.type):
+    if is_text(first.label.type):
         found = sorted(_texts(tables, where))
         names, label_of = named(found, source, declared, where)
         return names, dict(zip(found, label_of))
     highest = max((value for table in tables for value in _values(table) if value is not None), default=-1)
-    names, label_of = numbered(int(highest) + 1, source, declared, where)
-    return names, dict(enumerate(label_of))
+    count = int(highest) + 1
+    return of_numbers(count, source, declared, where), {number: number for number in range(count)}
 
 
 def _texts(tables: Sequence[Table], where: str) -> set[str]:
@@ -224,7 +170,7 @@ def _labels(file: pq.ParquetFile, group: int, table: Table) -> Iterator[Any]:
     except Exception as error:  # as in `_table`
         raise UserError(
             f"{printable(table.name)} is damaged or encrypted in its column {printable(table.label.name)} "
-            f"({_why(error)}); copy it anew."
+            f"({reason(error)}); copy it anew."
         ) from None
     if got != count:
         raise UserError(f"{printable(table.name)} has {got} labels in a group of {count} rows; copy it anew.")
@@ -269,7 +215,7 @@ class _Images:
             value = self._value(group, place)
         except Exception as error:  # as in `_table`
             self.close()
-            raise BadImage(f"cannot be read ({_why(error)})", "copy the file anew") from None
+            raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew") from None
         if isinstance(value, dict):
             value = value["bytes"]
         if value is None:
@@ -303,7 +249,3 @@ class _Images:
 def _batch_rows(group: pq.RowGroupMetaData) -> int:
     """Rows that are decoded at once. Of a damaged file, facts about single columns would abort the process."""
     return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)))
-
-
-def _why(error: BaseException) -> str:
-    return printable(str(error) or type(error).__name__)[:200]

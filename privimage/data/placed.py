@@ -6,8 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from privimage.data.messages import shown
 from privimage.data.published import File
-from privimage.data.record import printable
 from privimage.errors import UserError
 
 
@@ -22,7 +22,7 @@ def placed(file: File, folder: Path) -> list[Path]:
         wrong = difference(file, path)
         if wrong:
             raise UserError(
-                f"{printable(str(path))} {wrong}; delete it, and it will be fetched anew, or put the published file "
+                f"{shown(path)} {wrong}; delete it, and it will be fetched anew, or put the published file "
                 "in its place."
             )
         return [path]

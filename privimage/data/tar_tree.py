@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from privimage.data.archive import MAX_RATIO, REPACK, ArchiveTree, Index, tidy, unsafe
-from privimage.data.record import BadImage, printable
+from privimage.data.messages import reason, shown
+from privimage.data.record import BadImage
 from privimage.data.tar_headers import FILE, FOLDER, LINK, SPARSE, BadTar, Member, members
 from privimage.data.tree import MAX_FILE, ONLY_REGULAR, too_large
 from privimage.errors import UserError
@@ -50,7 +51,7 @@ class Tar:
     form = "tar archive"
 
     def __init__(self, path: Path) -> None:
-        self._path, self.where, self.title = path, printable(str(path)), path.name
+        self._path, self.where, self.title = path, shown(path), path.name
         self._limit = UNSUSPICIOUS + MAX_RATIO * path.stat().st_size  # bytes that it may unpack to
         self._index: Index | None = None
         self._current: tuple[str, Member, BinaryIO] | None = None  # the file listed last, and the list's stream
@@ -86,8 +87,7 @@ class Tar:
                         "copy it anew, or unpack it yourself and name the folder."
                     )
         except (BadTar, *BROKEN) as error:
-            why = printable(str(error) or type(error).__name__)
-            raise UserError(f"{self.where} is no whole tar archive ({why}); copy or pack it anew.") from None
+            raise UserError(f"{self.where} is no whole tar archive ({reason(error)}); copy or pack it anew.") from None
 
     def index(self) -> Index:
         """Where everything lies: positions of headers in the unpacked archive."""
@@ -137,7 +137,7 @@ class Tar:
             stream.seek(member.start)
             content = stream.read(member.size)
         except BROKEN as error:
-            raise BadImage(f"cannot be unpacked ({printable(str(error))})", "copy or pack the archive anew") from None
+            raise BadImage(f"cannot be unpacked ({reason(error)})", "copy or pack the archive anew") from None
         if len(content) != member.size:
             raise BadImage(f"{len(content)} bytes; expected {member.size}", "copy or pack the archive anew")
         return content

@@ -12,15 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from privimage.data.record import BadImage, Problem, printable
+from privimage.data.files import unlisted
+from privimage.data.messages import shown
+from privimage.data.record import BadImage, Problem
 from privimage.errors import UserError
 
 MAX_FILE = 256_000_000  # bytes of one image file; larger ones are not read
 READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)  # a pipe would keep a reader waiting
 MAX_DEPTH = 64  # folders in folders
 CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".rar", ".7z")
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+READABLE = {  # ending of an archive that is read in place -> what its first bytes say
+    ".zip": "zip", ".tar": "tar", ".tar.gz": "gzip", ".tgz": "gzip", ".tar.bz2": "bzip2", ".tbz2": "bzip2",
+    ".tar.xz": "xz", ".txz": "xz",
+}  # fmt: skip
+ARCHIVES = (*READABLE, ".rar", ".7z")
 INSIDE = ("an archive inside", "unpack it")
 ONLY_REGULAR = ("no regular file but a pipe, socket or device", "remove it")
 
@@ -59,7 +64,7 @@ def open_tree(path: Path) -> Tree:
     Raises:
         UserError: if there is nothing, or nothing that can be read as what it is named.
     """
-    path, where = Path(path), printable(str(path))
+    path, where = Path(path), shown(path)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -69,8 +74,8 @@ def open_tree(path: Path) -> Tree:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{where} cannot be read ({why}); `path` must name a folder or archive of images.") from None
     name = path.name.lower()
-    if not stat.S_ISREG(mode) or not name.endswith((".zip", *TARS)):
-        raise UserError(f"{where} is no folder; expected a folder, or an archive {', '.join(('.zip', *TARS))}.")
+    if not stat.S_ISREG(mode) or not name.endswith(tuple(READABLE)):
+        raise UserError(f"{where} is no folder; expected a folder, or an archive {', '.join(READABLE)}.")
     if name.endswith(".zip"):
         from privimage.data.zip_tree import open_zip as open_archive
     else:
@@ -84,7 +89,7 @@ class Folder:
     form = "folder"
 
     def __init__(self, root: Path, above: str = "") -> None:
-        self.root, self.above, self.where = root, above, printable(str(root))
+        self.root, self.above, self.where = root, above, shown(root)
 
     def files(self) -> Iterator[str | Problem]:
         """Every visible regular file."""
@@ -129,9 +134,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise UserError(
-                f"{printable(str(self.root / name))} cannot be listed ({error.strerror}); mend its permissions."
-            ) from None
+            raise unlisted(self.root / name, error) from None
 
     def has(self, name: str) -> bool:
         """Whether there is such a visible file."""

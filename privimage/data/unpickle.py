@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from privimage.data.forward import Capped
-from privimage.data.record import printable
+from privimage.data.messages import reason
 from privimage.errors import UserError
 
 MAX_STEPS = 2_000_000  # a batch of 128,117 images takes some 130,000
@@ -29,12 +29,11 @@ NUMERIC = re.compile(r"[|<>=]?(\?|b1|[iu][1248]|f[248])")  # booleans, integers,
 TEXTS = {"BINSTRING": 4, "SHORT_BINSTRING": 1, "STRING": None}  # Python 2's -> bytes that hold the length, if any do
 SHORT = 255  # characters of a text that is surely no content
 MARK = object()
-MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+CORES = ("numpy.core", "numpy._core")
 FUNCTIONS = {
-    **{(module, "_reconstruct"): "reconstruct" for module in MODULES},
-    **{(module, "scalar"): "scalar" for module in MODULES},
-    ("numpy.core.numeric", "_frombuffer"): "frombuffer",
-    ("numpy._core.numeric", "_frombuffer"): "frombuffer",
+    **{(f"{core}.multiarray", "_reconstruct"): "reconstruct" for core in CORES},
+    **{(f"{core}.multiarray", "scalar"): "scalar" for core in CORES},
+    **{(f"{core}.numeric", "_frombuffer"): "frombuffer" for core in CORES},
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",
@@ -81,21 +80,16 @@ def load(file: BinaryIO, name: str, max_bytes: int) -> dict[str, Any]:
             raise Refused(f"it holds a {type(found).__name__}, not a dict")
         return {key: _value(value) for key, value in found.items()}
     except Exception as error:  # MemoryError and RecursionError too: whatever it is, the file is not a batch
-        why = printable(str(error) or type(error).__name__)[:300]
         raise UserError(
-            f"{name} is not a pickle of plain arrays and lists ({why}); expected a batch as it was published, fetch it "
-            "anew."
+            f"{name} is not a pickle of plain arrays and lists ({reason(error)}); expected a published batch, fetch "
+            "it anew."
         ) from error
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, Array):
-        if value.value is None:
-            raise Refused("an array without content")
-        return value.value
-    if isinstance(value, (Type, Function)):
-        raise Refused("a type where content was expected")
-    return value
+    if isinstance(value, (Type, Function)) or isinstance(value, Array) and value.value is None:
+        raise Refused("a type or an unfilled array where content was expected")
+    return value.value if isinstance(value, Array) else value
 
 
 class Machine:
@@ -196,8 +190,7 @@ class Machine:
 
     def build(self) -> None:
         """The instruction BUILD: the content of an array, or the byte order of a type."""
-        (state,) = self.top(1)
-        (target,) = self.top(1)
+        target, state = self.top(2)
         self.stack.append(target)
         match target, state:
             case Array(None), (int(), tuple() as shape, Type(dtype), bool() | 0 | 1 as columns, bytes() | str() as raw):

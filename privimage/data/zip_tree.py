@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from privimage.data.archive import MAX_RATIO, REPACK, ArchiveTree, Index, tidy, unsafe
-from privimage.data.record import BadImage, printable
+from privimage.data.messages import reason, shown
+from privimage.data.record import BadImage
 from privimage.data.tree import MAX_FILE, ONLY_REGULAR, too_large
 from privimage.errors import UserError
 
@@ -49,7 +50,7 @@ class Zip:
     form = "zip archive"
 
     def __init__(self, path: Path) -> None:
-        self._path, self.where, self.title = path, printable(str(path)), path.name
+        self._path, self.where, self.title = path, shown(path), path.name
         self._opened: tuple[int, zipfile.ZipFile] | None = None
         self._index: Index | None = None
 
@@ -58,8 +59,9 @@ class Zip:
             try:
                 self._opened = (os.getpid(), zipfile.ZipFile(self._path))
             except (OSError, *BROKEN) as error:
-                why = printable(str(error) or type(error).__name__)
-                raise UserError(f"{self.where} is no whole zip archive ({why}); copy or pack it anew.") from None
+                raise UserError(
+                    f"{self.where} is no whole zip archive ({reason(error)}); copy or pack it anew."
+                ) from None
         return self._opened[1]
 
     def members(self) -> list[zipfile.ZipInfo]:
@@ -98,8 +100,7 @@ class Zip:
             with self._archive().open(member) as file:
                 content = file.read(member.file_size)
         except (OSError, *BROKEN) as error:
-            why = printable(str(error) or type(error).__name__)
-            raise BadImage(f"cannot be unpacked ({why})", "copy or pack the archive anew") from None
+            raise BadImage(f"cannot be unpacked ({reason(error)})", "copy or pack the archive anew") from None
         if len(content) != member.file_size:
             raise BadImage(
                 f"unpacks to {len(content)} bytes; expected {member.file_size}", "copy or pack the archive anew"

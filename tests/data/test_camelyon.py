@@ -88,6 +88,12 @@ def test_columns_may_stand_in_another_order_and_lines_end_in_any_way(tmp_path):
     assert listed(camelyon.read(source(root))) == EXPECTED
 
 
+def test_the_header_is_the_first_line_that_is_not_empty(tmp_path):
+    fill(tmp_path, header="\n" + HEADER)
+    assert len(list(camelyon.read(source(tmp_path)).items())) == len(EXPECTED)
+    assert problems(tmp_path) == []
+
+
 def test_declared_classes_keep_their_declared_order(tmp_path):
     collection = camelyon.read(source(fill(tmp_path)), ("tumor", "normal"))
     assert collection.class_names == ("tumor", "normal")

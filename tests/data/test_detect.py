@@ -181,7 +181,8 @@ FILES = [
     ("set.npz", "npz", "npz"), ("SET.NPZ", "npz", "npz"), ("set.npy", "npy", "npz"), ("set.h5", "hdf5", "hdf5"),
     ("set.hdf5", "hdf5", "hdf5"), ("set.parquet", "parquet", "parquet"), ("set.zip", "zip", "folder"),
     ("set.tar", "tar", "folder"), ("set.tar.gz", "gzip", "folder"), ("set.tgz", "gzip", "folder"),
-    ("set.tar.bz2", "bzip2", "folder"), ("set.tar.xz", "xz", "folder"), ("cifar-10-python.tar.gz", "gzip", "cifar10"),
+    ("set.tar.bz2", "bzip2", "folder"), ("set.tbz2", "bzip2", "folder"), ("set.txz", "xz", "folder"),
+     ("set.tar.xz", "xz", "folder"), ("cifar-10-python.tar.gz", "gzip", "cifar10"),
     ("cifar-100-python.tar.gz", "gzip", "cifar100"), ("ILSVRC2012_img_train.tar", "tar", "imagenet"),
 ]  # fmt: skip
 

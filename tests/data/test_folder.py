@@ -220,6 +220,7 @@ REFUSED = {
         ["train/a/1", "test/a/1", "extra/1"], None, {},
         r"the folders \['extra'\] beside \['test', 'train'\]; expected only .* move the others",
     ),
+    "nothing to train with": (["val/a/1", "test/a/1"], None, {}, "holds test, val; expected a train part"),
     "an unprintable class": (["a\nb/1", "c/1"], None, {}, "has a class called .*rename it"),
     "two label files": (["labels.csv", "metadata.csv", "1.png"], None, {}, "labels.csv and metadata.csv; keep one"),
 }  # fmt: skip

@@ -86,3 +86,14 @@ def test_the_drawn_digits_teach_the_real_ones():
     real, _ = image_sets(digits.read(Source(source="digits", resolution=8, channels=1)), source())
     teacher = KNeighborsClassifier(5).fit(drawn.images.reshape(len(drawn.images), -1), drawn.labels)
     assert teacher.score(real.images.reshape(len(real.images), -1), real.labels) > 0.65
+
+
+def test_a_margin_stays_black_and_the_sign_fills_the_rest():
+    bare, framed = (read(num_classes=3, resolution=r, margin=m)[0].images for r, m in ((20, 0), (28, 4)))
+    np.testing.assert_array_equal(framed[:, 4:-4, 4:-4], bare)
+    assert framed.sum(dtype=int) == bare.sum(dtype=int)
+
+
+def test_a_margin_that_leaves_no_room_is_refused():
+    with pytest.raises(UserError, match="margin 3; expected one that leaves 4 of 8 pixels"):
+        glyphs.read(source(margin=3))

@@ -169,6 +169,16 @@ def test_validation_folders_are_the_test_split(tmp_path):
     assert got[f"ILSVRC2012_val_{KIT_FOX}.JPEG"][0] == "kit fox"
 
 
+@pytest.mark.parametrize("base", ["", "ILSVRC/Data/CLS-LOC/"])
+def test_labelled_images_in_test_are_never_left_out_unseen(tmp_path, base):
+    folders(tmp_path / f"{base}train", some())
+    put(tmp_path / f"{base}test" / "ILSVRC2012_test_00000001.JPEG", picture(1))  # the challenge's own have no labels
+    assert {record.split for record in imagenet.read(source(tmp_path)).items()} == {None}
+    folders(tmp_path / f"{base}test", some((TENCH,)))
+    with pytest.raises(UserError, match="test has folders of classes; .* move them there, or name `source: folder`"):
+        imagenet.read(source(tmp_path))
+
+
 @pytest.mark.parametrize("labels", [TRUTH, f"data/{TRUTH}", f"{DEVKIT}/data/{TRUTH}"])
 def test_validation_images_in_one_heap_take_the_devkits_labels(tmp_path, labels):
     got = listed(imagenet.read(source(flat_val(tmp_path, labels=labels))))

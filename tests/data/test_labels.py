@@ -111,6 +111,23 @@ def test_a_column_may_give_the_parts(tmp_path, written, splits):
     assert tuple(records[file][1] for file in FILES) == splits and problems == []
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "test", "train"), ("train", "test", "train")),
+        (("Training", "valid", "test"), ("train", "train", "test")),
+        (("train", "test", "extra"), (None, None, None)),  # called like parts by chance
+        (("val", "test", "test"), (None, None, None)),
+    ],
+)
+def test_without_such_a_column_the_folders_of_all_files_may_give_them(tmp_path, folders, splits):
+    files = [f"{folder}/{index}.png" for index, folder in enumerate(folders)]
+    table = "file_name,label\n" + "".join(f"{file},cat\n" for file in files)
+    _, records, problems = read(made(tmp_path, files, metadata_csv=table))
+    assert tuple(records[file][1] for file in files) == splits and problems == []
+    assert collection(tmp_path).form.endswith(", split by folders") == any(splits)
+
+
 def test_each_part_may_have_a_label_file_of_its_own(tmp_path):
     files = ["train/1.png", "train/2.png", "validation/1.png"]
     made(tmp_path, [*files, "train/README.md"], train__metadata_csv="file_name,label\n1.png,cat\n2.png,dog\n")
@@ -226,7 +243,7 @@ def test_a_split_that_is_none_is_told(tmp_path):
     content = "file,label,split\n1.png,cat,train\n2.png,dog,test\nsub/3.png,cat,holdout\n"
     _, records, problems = read(made(tmp_path, FILES, labels_csv=content))
     assert set(records) == {"1.png", "2.png"}
-    assert "labels.csv, line 4: has the split 'holdout'; expected one of train, test, val" in str(problems[0])
+    assert "labels.csv, line 4: has the split 'holdout'; expected one of train, training, test" in str(problems[0])
 
 
 def test_a_table_without_labels_is_refused_where_there_are_classes(tmp_path):

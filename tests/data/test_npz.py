@@ -144,7 +144,7 @@ def test_without_labels_there_is_one_class(tmp_path):
     for path in (saved(tmp_path, images=PIXELS), tmp_path / "faces.npy"):
         assert read(path, ("face",)).class_names == ("face",)
         assert labels_of(read(path)) == [0] * 6
-    with pytest.raises(UserError, match="2 classes are declared"):
+    with pytest.raises(UserError, match="has no labels; expected 2 classes"):
         read(path, ("face", "house"))
     assert next(read(path).items()).name == "faces[0]"
 
@@ -258,6 +258,17 @@ BAD = {
     ),
     "a class twice": ({**GOOD, "class_names": np.array(["a", "a", "b"])}, "a class twice"),
     "names that are numbers": ({**GOOD, "class_names": np.arange(3)}, "expected the names of the classes"),
+    "a part of another form": (
+        {**GOOD, "test_images": PIXELS, "test_labels": LABELS},
+        "images as images and as test_images; expected one way",
+    ),
+    "a part of another case": (
+        {"x_train": PIXELS, "y_train": LABELS, "X_test": PIXELS, "y_test": LABELS},
+        "images as x_train and as X_test; expected one way",
+    ),
+    "two sets": ({**GOOD, "x": PIXELS, "y": LABELS}, "images as images and as x; expected one way"),
+    "labels of another case": ({"X_train": PIXELS, "Y_train": LABELS}, "no labels under a known name, but Y_train"),
+    "labels of another name": ({"images": PIXELS, "target": LABELS}, "no labels under a known name, but target"),
     "a stranger": ({"images": PIXELS, "labels": np.array(["a", "b"] * 3), "class_names": np.array(["a"])}, "label b"),
 }
 

@@ -57,6 +57,18 @@ def labels_of(collection):
     return [item.label for item in collection.items()]
 
 
+@pytest.mark.parametrize("name", ["Label", "LABELS", "category", "y"])
+def test_a_column_of_labels_is_never_taken_for_no_labels(tmp_path, name):
+    found = read(saved(tmp_path / "set.parquet", pa.table({"image": images(), name: LABELS})))
+    assert labels_of(found) == LABELS and found.class_names == ("0", "1", "2")
+
+
+def test_the_column_whose_classes_are_named_goes_before_one_of_a_rarer_name(tmp_path):
+    table = pa.table({"image": images(), "y": [7] * 10, "digit": LABELS})
+    found = read(saved(tmp_path / "set.parquet", hugging_face(table, digit=("a", "b", "c"))))
+    assert labels_of(found) == LABELS and found.class_names == ("a", "b", "c")
+
+
 @pytest.mark.parametrize("kind", [STRUCT, pa.binary(), pa.large_binary(), pa.struct([("bytes", pa.large_binary())])])
 @pytest.mark.parametrize("options", [{}, {"row_group_size": 3, "compression": "zstd"}, {"use_dictionary": False}])
 def test_image_files_come_back_byte_by_byte(tmp_path, kind, options):
@@ -123,7 +135,7 @@ def test_without_labels_there_is_one_class(tmp_path):
     path = saved(tmp_path / "set.parquet", pa.table({"image": images(), "caption": ["a cat"] * 10}))
     assert read(path).class_names == ("image",) and set(labels_of(read(path))) == {0}
     assert read(path, ("face",)).class_names == ("face",)
-    with pytest.raises(UserError, match="no labels; expected some, since 2 classes"):
+    with pytest.raises(UserError, match="has no labels; expected 2 classes"):
         read(path, ("face", "house"))
 
 
@@ -279,7 +291,7 @@ def test_damaged_labels_are_refused(tmp_path):
 def test_any_flipped_byte_gives_bytes_or_one_sentence(tmp_path):
     good = saved(tmp_path / "good.parquet", row_group_size=5).read_bytes()
     random = np.random.default_rng(0)
-    for number in range(300):
+    for number in range(150):
         content = bytearray(good)
         for place in random.integers(len(good) - (2000 if number % 2 else len(good)), len(good), 3):
             content[place] = random.integers(256)
@@ -290,6 +302,13 @@ def test_any_flipped_byte_gives_bytes_or_one_sentence(tmp_path):
                     item.load()
         except (UserError, BadImage) as error:
             assert "\n" not in str(error), number
+
+
+def test_files_in_two_places_are_refused(tmp_path):
+    for name in ("a.parquet", "data/b.parquet"):
+        saved(tmp_path / name)
+    with pytest.raises(UserError, match="holds .parquet files, and so does its folder `data`"):
+        read(tmp_path)
 
 
 def test_paths_without_tables_are_refused(tmp_path):
