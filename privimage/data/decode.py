@@ -110,7 +110,10 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
     if pixels.dtype == bool:
         pixels = np.where(pixels, np.uint8(255), np.uint8(0))
     elif pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 is 255: scaled, never clipped
+        wide = pixels.astype(np.uint32)
+        wide += 128
+        wide //= 257  # 65535 becomes 255: scaled, never clipped
+        pixels = wide.astype(np.uint8)
     elif pixels.dtype.kind == "f":
         if not np.isfinite(pixels).all():
             raise BadImage("pixels that are not finite (NaN or infinity)")
@@ -118,7 +121,9 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
             raise BadImage(
                 f"float pixels from {pixels.min():g} to {pixels.max():g}; expected 0 to 1", "scale it, or store 8 bits"
             )
-        pixels = np.rint(pixels * np.float64(255)).astype(np.uint8)
+        scaled = pixels.astype(np.float64)
+        scaled *= 255
+        pixels = np.rint(scaled, out=scaled).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise BadImage(f"pixels of type {pixels.dtype}; expected uint8, uint16, bool, or float in [0, 1]")
     image = Image.fromarray(np.ascontiguousarray(pixels))
