@@ -29,8 +29,18 @@ ATTRIBUTE = "CelebA's attribute that labels the images, such as `Male`; none: on
 
 
 @dataclass(frozen=True)
-class PreprocessSettings:
-    """How an image becomes a square of the wanted size: constants and per-image rules only."""
+class Place:
+    """Where images lie and what reads them."""
+
+    source: SourceName = setting("auto", SOURCE)
+    path: str | None = setting(None, PATH)
+    variant: str | None = setting(None, VARIANT)
+    attribute: str | None = setting(None, ATTRIBUTE)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is made of each image: constants and per-image rules only."""
 
     filter: Literal["bilinear", "lanczos", "box"] = setting(
         "bilinear", "Resampling filter after the centre crop of the short side.", source="official repository"
@@ -45,11 +55,17 @@ class PreprocessSettings:
         above=0,
         below=1,
     )
-    on_bad_image: Literal["error", "skip"] = setting(
-        "error", "An image that cannot be used stops the run, or is left out and listed; the others do not change."
-    )
     max_pixels: int = setting(
         25_000_000, "Images of more pixels are refused before they are decoded.", unit="pixels", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class PreprocessSettings(Reading):
+    """How images are read: what is made of each, what happens to bad ones, and in how many jobs."""
+
+    on_bad_image: Literal["error", "skip"] = setting(
+        "error", "An image that cannot be used stops the run, or is left out and listed; the others do not change."
     )
     num_shards: int = setting(
         1, "Jobs that share the reading; changes the time, not the result.", unit="jobs", minimum=1, maximum=10_000
@@ -189,13 +205,9 @@ class AccuracySettings:
 
 
 @dataclass(frozen=True)
-class Public:
+class Public(Place):
     """A row of the table of public sets: fixes resolution, channels and the semantic query function."""
 
-    source: SourceName = setting("auto", SOURCE)
-    path: str | None = setting(None, PATH)
-    variant: str | None = setting(None, VARIANT)
-    attribute: str | None = setting(None, ATTRIBUTE)
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int = setting(REQUIRED, "Public classes.", minimum=2)
@@ -210,13 +222,9 @@ class Public:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Place):
     """A row of the table of sensitive sets: declared public constants, and what differs from the defaults."""
 
-    source: SourceName = setting("auto", SOURCE)
-    path: str | None = setting(None, PATH)
-    variant: str | None = setting(None, VARIANT)
-    attribute: str | None = setting(None, ATTRIBUTE)
     public: str = setting(REQUIRED, "Row of `publics`: the public set, which fixes resolution and channels.")
     num_images: int = setting(REQUIRED, "Training images, declared: a public constant.", unit="images", minimum=1)
     class_names: tuple[str, ...] | None = setting(
@@ -249,22 +257,14 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Place, Reading):
     """Where the images of one row come from and what they become: the input of `shard`."""
 
-    source: SourceName = setting("auto", SOURCE)
-    path: str | None = setting(None, PATH)
-    variant: str | None = setting(None, VARIANT)
-    attribute: str | None = setting(None, ATTRIBUTE)
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
     images_per_class: int | None = setting(None, "Images to draw of each class.")
     margin: int = setting(0, "Black pixels left free around each drawn sign.", unit="pixels", minimum=0)
-    filter: Literal["bilinear", "lanczos", "box"] = setting("bilinear", "Resampling filter.")
-    small_images: Literal["scale", "pad"] = setting("scale", "Enlarge what is smaller than the square, or pad it.")
-    test_fraction: float = setting(0.2, "Fraction for testing where the source has no split.", above=0, below=1)
-    max_pixels: int = setting(25_000_000, "Images of more pixels are refused.", unit="pixels", minimum=1)
 
 
 @dataclass(frozen=True)
