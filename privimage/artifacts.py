@@ -410,12 +410,12 @@ def make_folder(path: Path) -> None:
 
 def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False) -> None:
     """The file is what ``fill`` wrote under the temporary name that it was given; if that fails, nothing is there."""
-    path = Path(path)
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    path, temporary = Path(path), None
     try:
+        make_folder(path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         fill(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -429,7 +429,8 @@ def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False
         why = os.strerror(cause.errno) if cause.errno else cause
         raise ArtifactError(f"{path} cannot be written ({why}); make room or choose another folder.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def reserve(path: Path, num_bytes: int) -> None:

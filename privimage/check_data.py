@@ -16,10 +16,12 @@ import numpy as np
 
 from privimage import cli
 from privimage.artifacts import write_private
+from privimage.config import check_source
 from privimage.data import reader
 from privimage.data.reading import Part, Square
 from privimage.data.record import Collection, Problem, printable
 from privimage.data.survey import Seen, duplicates, square_hash, warnings_of
+from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.reporting.grid import contact_sheet, default_per_class, sheet_classes
 from privimage.schema import build
@@ -62,7 +64,8 @@ def run(collection: Collection, source: Source) -> Found:
         is_test.append(item.is_test)
         names.append(item.name)
     copies = duplicates(np.array(hashes, np.uint64), np.frombuffer(is_test, np.uint8).astype(bool))
-    found.warnings = [*_doubts(found), *warnings_of(copies, [[names[i] for i in group] for group in copies.examples])]
+    alike = warnings_of(copies, [[names[i] for i in group] for group in copies.examples])
+    found.warnings = [*_doubts(found), *found.seen.warnings(), *alike]
     return found
 
 
@@ -98,6 +101,20 @@ def told(found: Found, where: str) -> str:
     return "\n".join(lines)
 
 
+def _check_sheet(sheet: Path, source: Path) -> None:
+    """The contact sheet takes no image's place, nor a device's.
+
+    Raises:
+        UserError: if it would.
+    """
+    inside = source.resolve() in (sheet.resolve(), *sheet.resolve().parents)
+    if inside or (sheet.exists() and not sheet.is_file()):
+        raise UserError(
+            f"--sheet is {printable(str(sheet))}, which {'lies among the images' if inside else 'is no file'}; "
+            "expected a PNG to write elsewhere."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, tell, and return the exit code: 0 if the workflow would take the images, else 1."""
     parser = argparse.ArgumentParser(prog="privimage check-data", description=__doc__.split("\n\n")[0])
@@ -112,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in ("source", "path", "variant", "attribute", "max_pixels")}
     source = build(Source, {**given, "resolution": RESOLUTION, "channels": 3})
+    check_source("check-data", source)
+    _check_sheet(args.sheet, Path(args.path))
     found = run(reader(source.source)(source, args.class_names), source)
     print(told(found, args.path))
     if found.sheet:

@@ -205,7 +205,7 @@ def _check(config: Config) -> Iterable[str]:
         if method.query is not None:
             _known(f"methods.{label}.query", method.query, config.queries)
     for label, row in config.publics.items():
-        _check_source(f"publics.{label}", row)
+        check_source(f"publics.{label}", row)
     for label, row in config.datasets.items():
         _known(f"datasets.{label}.public", row.public, config.publics)
         if row.class_names is None:  # of a row that is not run
@@ -216,7 +216,7 @@ def _check(config: Config) -> Iterable[str]:
 
 def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     where, public = f"datasets.{label}", config.publics[row.public]
-    _check_source(where, row)
+    check_source(where, row)
     if len(set(row.class_names)) != len(row.class_names):
         raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
     if row.delta * row.num_images >= 1:
@@ -293,7 +293,7 @@ def _check_shared(config: Config) -> Iterable[str]:
             )
 
 
-def _check_source(where: str, row: Any) -> None:
+def check_source(where: str, row: Any) -> None:
     """The fields that say where the images come from fit each other."""
     if row.source in s.DRAWN and row.path is not None:
         raise ConfigError(f"`{where}.path` is {row.path!r}; source `{row.source}` takes none, leave it out.")

@@ -74,10 +74,10 @@ def run(shards: Sequence[Shard], settings: JoinSettings, num_images: int | None,
     train, test = (_empty(shards[0], labels[is_test == part]) for part in (False, True))
     found = duplicates(hashes, is_test)
     examples = [[_name(shards, int(positions[i])) for i in group] for group in found.examples]
-    warnings = [*doubts(train, num_images), *warnings_of(found, examples)]
     seen = Seen()
     for shard in shards:
         seen.merge(shard.seen)
+    warnings = [*doubts(train, num_images), *seen.warnings(), *warnings_of(found, examples)]
     contents = Contents(
         form=meta["form"],
         train=dict(zip(names, train.counts)),

@@ -54,9 +54,10 @@ class Shard:
             ArtifactError: if the file is absent, damaged or of another kind.
         """
         with reading(path), open(path, "rb") as file:
-            file.seek(-END.size, 2)
-            mark, length = END.unpack(file.read(END.size))
-            if mark != MARK:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - END.size))
+            mark, length = END.unpack(file.read(END.size).ljust(END.size, b"\0"))
+            if mark != MARK or length + END.size > size:
                 raise ArtifactError(f"{path} is no shard, or was cut off; delete it and rerun.")
             file.seek(-END.size - length, 2)
             with np.load(io.BytesIO(file.read(length)), allow_pickle=False) as rest:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from sets import noise
 
 Case = tuple[Callable[[Path], str | None], str, dict]
@@ -463,3 +463,47 @@ def _(root):
     root.mkdir()
     (root / "one.png").write_bytes(png())
     return str(root / "one.png")
+
+
+def raw_png(bits: int, colours: int, rows: bytes, *more: bytes, width: int = 8, height: int = 8) -> bytes:
+    """A PNG of the given pixels, with further chunks before them."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
+    body = [chunk(b"IHDR", header), *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def tiff(pixels: np.ndarray, **tags: int) -> bytes:
+    """A TIFF of the given pixels, whose tags say something else of them."""
+    buffer = io.BytesIO()
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info[int(tag.removeprefix("t"))] = value
+    Image.fromarray(pixels).save(buffer, "TIFF", tiffinfo=info)
+    return buffer.getvalue()
+
+
+GREY_16 = b"".join(b"\0" + b"\x9c\x40" * 8 for _ in range(8))
+PLAIN = b"".join(b"\0" + bytes(range(8)) for _ in range(8))
+for _name, _content, _told in (
+    ("a palette PNG without a palette", raw_png(8, 3, PLAIN), "bad.png: cannot be decoded"),
+    ("a colour beyond the palette", raw_png(8, 3, PLAIN, chunk(b"PLTE", bytes(9))), "not in the palette"),
+    ("a transparent colour at 16 bits", raw_png(16, 0, GREY_16, chunk(b"tRNS", b"\x9c\x40")), "colour at 16 bits"),
+    ("deep grey of which 0 is white", tiff(np.full((8, 8), 1000, np.uint16), t262=0), "of which 0 is white"),
+):
+    CASES[_name] = (among(_content), _told, {})
+
+
+@case("a part beside a folder of another name", "has the folders \\['test_images'\\] beside")
+def _(root):
+    good(root / "train")
+    good(root / "test_images")
+
+
+@case("class names that differ in a space", "differ in spaces at an end")
+def _(root):
+    good(root, ("cat", "cat "))
+
+
+@case("class names that differ in how an accent is stored", "spelling of accents")
+def _(root):
+    good(root, ("k\u00e4se", "ka\u0308se"))

@@ -18,7 +18,7 @@ SOURCE = Source(resolution=64, channels=3)
 
 
 def grey(value):
-    return np.full((8, 8), value, np.uint8)
+    return np.full((8, 8), 10 + value, np.uint8)
 
 
 def found_of(*items, class_names=("cat", "dog")):
@@ -93,3 +93,45 @@ def test_an_unknown_source_is_refused_with_those_there_are(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.run(lambda: check_data.main([str(tmp_path), "--source", "mnits"]))
     assert "`source` is 'mnits'; expected one of auto, folder" in capsys.readouterr().err
+
+
+def test_the_sheet_takes_no_image_s_place(tmp_path, capsys):
+    root = good(tmp_path / "in")
+    before = (root / "cat" / "00.png").read_bytes()
+    for sheet, why in (
+        (root / "cat" / "00.png", "lies among the images"),
+        (root / "new.png", "lies among the images"),
+        (tmp_path / "in", "lies among the images"),
+        ("/dev/null", "is no file"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.run(lambda sheet=sheet: check_data.main([str(root), "--sheet", str(sheet)]))
+        assert why in capsys.readouterr().err
+    assert (root / "cat" / "00.png").read_bytes() == before and not (root / "new.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--source", "digits"], "source `digits` takes none"),
+        (["--variant", "letters"], "only source `emnist` takes it"),
+        (["--attribute", "Male"], "only source `celeba` takes it"),
+    ],
+)
+def test_flags_that_do_not_fit_the_source_are_refused(tmp_path, capsys, flags, told):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: check_data.main([str(good(tmp_path / "in")), *flags]))
+    assert told in capsys.readouterr().err
+
+
+def test_bytes_of_0_and_1_are_doubted():
+    dark = [np.full((8, 8), n % 2, np.uint8) for n in range(10)]
+    items = [record(dark[n], n % 2, "test" if n > 6 else "train", str(n)) for n in range(10)]
+    assert any("10 of 10 images are bytes of 0 and 1" in warning for warning in found_of(*items).warnings)
+
+
+@pytest.mark.parametrize("sheet", ["/proc/x/s.png", "/dev/null/s.png"])
+def test_a_sheet_that_cannot_be_written_is_one_sentence(tmp_path, capsys, sheet):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: check_data.main([str(good(tmp_path / "in")), "--sheet", sheet]))
+    assert "error: " in (told := capsys.readouterr().err) and "cannot be written" in told and "Traceback" not in told

@@ -116,7 +116,7 @@ def test_an_empty_part_is_refused(tmp_path, count, test):
 
 
 def test_copies_are_told_by_name(tmp_path):
-    same = np.zeros((4, 4), np.uint8)
+    same = np.full((4, 4), 9, np.uint8)
     items = [Record(name, 0, split, lambda: same) for name, split in (("a", "train"), ("b", "train"), ("c", "test"))]
     joined = join(written(Collection("list", ("cat",), lambda: iter(items)), tmp_path))
     assert joined.contents.warnings == [

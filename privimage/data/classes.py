@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 
 from privimage.data.record import printable
@@ -26,6 +27,11 @@ def in_declared_order(
         raise UserError(
             f"{where} has a class called {json.dumps(printable(bad[0]))}; expected a name of printable characters, "
             "rename it."
+        )
+    if len({unicodedata.normalize("NFC", name).strip() for name in found}) < len(found):
+        raise UserError(
+            f"{where} has classes whose names differ in spaces at an end or in the spelling of accents alone, among "
+            f"{_some(found)}; expected names that look different, merge or rename them."
         )
     if declared is not None:
         if sorted(declared) != sorted(found):

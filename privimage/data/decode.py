@@ -13,13 +13,15 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from privimage.data.png import check_whole
+from privimage.data.png import check_png
 from privimage.data.record import BadImage, Content
+from privimage.data.tiff import check_tiff
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 Image.init()  # `formats` finds only what is loaded
+DARK = "uint8 array of 0 and 1"
 MAX_ASPECT = 20  # beyond it, the centre square would keep less than a twentieth of the picture
 MIN_SIDE = 4
 
@@ -32,6 +34,8 @@ def upright(content: Content, max_pixels: int) -> tuple[Image.Image, str]:
     """
     if isinstance(content, np.ndarray):
         picture, stored = _from_pixels(content), f"{content.dtype} array"
+        if content.dtype == np.uint8 and content.max() <= 1:
+            stored = DARK
     else:
         picture, stored = _from_file(content, max_pixels)
     width, height = picture.size
@@ -64,16 +68,18 @@ def _from_file(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
             image.load()
             stored = f"{image.format} {image.mode}"
             if image.format == "PNG":
-                check_whole(content, image)
+                check_png(content, image)
+            elif image.format == "TIFF":
+                check_tiff(image)
             if "exif" in image.info or image.format == "TIFF":
                 image = ImageOps.exif_transpose(image)
+            return _eight_bits(image), stored
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
         raise BadImage("not an image in a known format", "remove it, or convert it to PNG") from None
     except Exception as error:  # Pillow's decoders raise errors of many kinds; all mean a bad file
         raise BadImage(f"cannot be decoded ({error or type(error).__name__})", "copy it anew or remove it") from error
-    return _eight_bits(image), stored
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -44,7 +44,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     if label_file(tree):
         return labelled(tree, {"": None}, source, class_names, is_text)
     folders = tree.folders()
-    parts = {} if sorted(class_names or ()) == folders else _parts(folders, tree.where)
+    parts = {} if sorted(class_names or ()) == folders else _parts(tree, folders)
     if parts and any(label_file(tree, f"{part}/") for part in parts):
         return labelled(tree, {f"{part}/": split for part, split in parts.items()}, source, class_names, is_text)
     return _by_folders(tree, parts, source, class_names)
@@ -108,14 +108,16 @@ def _unwrapped(tree: Tree, declared: Sequence[str] | None) -> Tree:
     return tree
 
 
-def _parts(folders: Sequence[str], where: str) -> dict[str, Split]:
+def _parts(tree: Tree, folders: Sequence[str]) -> dict[str, Split]:
     """The part that each folder is, if the folders are parts and not classes."""
+    where = tree.where
     _check_case(folders, where)
     known = {folder: PARTS[folder.lower()] for folder in folders if folder.lower() in PARTS}
     found = set(known.values())
     if len(known) == len(folders) > 1:
         splits(found, where)  # all are parts: they must be such as belong together
-    if "train" not in found or len(found) == 1:
+    alone = found == {"train"} and not any(map(tree.folders, known))  # a class that happens to be called so
+    if "train" not in found or alone:
         return {}
     strangers = [printable(folder) for folder in folders if folder not in known]
     if strangers:

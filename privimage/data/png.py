@@ -1,4 +1,4 @@
-"""PNG files that end too soon in ways that Pillow forgives: it fills the rows that are missing with black."""
+"""PNG files that Pillow reads without a word, though they are cut off or do not mean what it takes them for."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type
 STRETCH = 1 << 20
 
 
-def check_whole(content: bytes, image: Image.Image) -> None:
-    """Return if the file has its end mark and all its rows; ``image`` is what Pillow decoded.
+def check_png(content: bytes, image: Image.Image) -> None:
+    """Return if the file has its end mark, all its rows and the colours it names; ``image`` is what Pillow decoded.
 
-    Rows are counted only where the last one is black, as missing ones are, and never of interlaced files.
+    Pillow fills missing rows with black: they are counted only where the last one is black, never of interlaced files.
 
     Raises:
         BadImage: if it has not.
     """
     if content.rfind(END) < 0:
         raise BadImage("cannot be decoded (the PNG file is cut off)", "copy it anew or remove it")
+    bits, colours = content[24], content[25]
+    if "transparency" in image.info and colours in (0, 2) and bits not in (1, 8):  # compared with pixels of 8 bits
+        raise BadImage(f"a transparent colour at {bits} bits", "store it with 8 bits, or with an alpha channel")
+    if image.mode == "P" and image.getextrema()[1] >= len(image.palette.palette) // len(image.palette.mode):
+        raise BadImage("cannot be decoded (a pixel's colour is not in the palette)", "copy it anew or remove it")
     last = image.crop((0, image.height - 1, image.width, image.height))
     if not any(high for _, high in _extremes(last)):
         _check_rows(content)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from privimage.data.decode import DARK
 from privimage.data.reading import Square
 
 
@@ -30,6 +31,15 @@ class Seen:
                 known[:] = _range([*known, value])
         self.stored[image.stored] += 1
 
+    def warnings(self) -> list[str]:
+        """Sentences about pixels whose range looks wrong."""
+        dark, total = self.stored[DARK], self.stored.total()
+        if 2 * dark <= total:
+            return []
+        return [
+            f"{dark} of {total} images are bytes of 0 and 1, which are all but black; store them as bool, or times 255."
+        ]
+
     def merge(self, other: Seen) -> None:
         """Count what another part saw."""
         self.widths, self.heights = _range(self.widths + other.widths), _range(self.heights + other.heights)
@@ -37,7 +47,11 @@ class Seen:
 
     def plain(self) -> dict[str, Any]:
         """As JSON-like data; the most common way of storing first."""
-        return {"widths": self.widths, "heights": self.heights, "stored": dict(self.stored.most_common())}
+        return {
+            "widths": self.widths,
+            "heights": self.heights,
+            "stored": dict(sorted(self.stored.items(), key=lambda item: (-item[1], item[0]))),
+        }
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Seen:

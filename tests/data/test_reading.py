@@ -111,6 +111,6 @@ def test_names_come_out_on_one_line_in_plain_characters(name):
 
 
 def test_what_it_was_is_told():
-    found, _ = squares(collection_of(record(np.zeros((9, 6), np.uint8))), SOURCE)
+    found, _ = squares(collection_of(record(np.full((9, 6), 7, np.uint8))), SOURCE)
     assert isinstance(found[0], Square)
     assert (found[0].size, found[0].stored) == ((6, 9), "uint8 array")
