@@ -1,6 +1,7 @@
 """The trainer learns, depends on its seed alone, does the published update, goes on where it stopped."""
 
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -116,3 +117,16 @@ def test_every_image_is_seen_once_an_epoch_in_nearly_equal_batches():
 def test_a_loss_that_explodes_is_refused():
     with pytest.raises(UserError, match="lower its learning rate"):
         trained(replace(RECIPE, learning_rate=1e30))
+
+
+def test_a_set_of_many_gigabytes_is_trained_on_without_being_copied(tmp_path):
+    """The file is sparse: its pages cost nothing until they are read, and a copy of it would not fit here."""
+    count = 5_000_000_000 // (64 * 64 * 3) * 10
+    path = tmp_path / "pixels"
+    path.touch()
+    os.truncate(path, count * 64 * 64 * 3)  # 50 GB
+    pixels = np.memmap(path, np.uint8, "r", shape=(count, 64, 64, 3))
+    images = ImageSet(pixels, np.zeros(count, np.int64), ("a", "b"), "made")
+    trainer = Trainer(initialised(lambda: ResNet9(2, 3, 2), 0), images, replace(RECIPE, batch_size=8), 0)
+    assert trainer.pixels is pixels
+    trainer._step(torch.tensor([0, count - 1]), 0.0, torch.Generator())
