@@ -17,7 +17,7 @@ from privimage.data.png import check_png
 from privimage.data.record import BadImage, Content
 from privimage.data.tiff import check_tiff
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA", "AVIF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 Image.init()  # `formats` finds only what is loaded

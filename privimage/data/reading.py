@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from privimage.settings import Source
 BLOCK = 64  # neighbours on the disk that one part reads in a row
 
 
-@dataclass(frozen=True)
-class Square:
+class Square(NamedTuple):
     """One image, ready: uint8 [S, S, C], and what it was.
 
     ``position`` is its place in the collection's list, ``size`` (width, height) before cropping.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ Split = Literal["train", "test"] | None  # None: the image's own content decides
 Content = bytes | np.ndarray  # an encoded image file, or pixels [H, W] or [H, W, C]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One image: where a person finds it, its class, its part, and what reads it.
 
     ``load`` may raise `BadImage`, or OSError.

@@ -36,4 +36,4 @@ def square(image: Image.Image, source: Source) -> np.ndarray:
         image = whole
     elif side != size:
         image = image.resize((size, size), FILTERS[source.filter])
-    return np.asarray(image).reshape(size, size, source.channels)  # [S, S, C]
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(size, size, source.channels)  # [S, S, C]
