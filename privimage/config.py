@@ -31,6 +31,7 @@ SECTIONS: dict[str, type] = {
     "sample": s.SampleSettings,
     "fid": s.FidSettings,
     "accuracy": s.AccuracySettings,
+    "compute": s.ComputeSettings,
 }
 TABLES: dict[str, type] = {
     "publics": s.Public,
@@ -97,7 +98,8 @@ def load(raw: Mapping[str, Any]) -> Config:
     """
     validate(raw, config_schema())
     merged = {name: dict(raw[name]) for name in TABLES if name in raw}
-    for table, names in (("publics", ("preprocess", "classifier")), ("datasets", tuple(_dataset_sections()))):
+    for table, row_class in (("publics", s.Public), ("datasets", s.Dataset)):
+        names = [name for name in SECTIONS if name in row_class.__dataclass_fields__]
         for label, row in merged[table].items():
             merged[table][label] = {**row, **{n: _overlay(raw[n], row.get(n, {})) for n in names}}
             if row.get("path"):
@@ -157,10 +159,6 @@ def stage_version(stage: str) -> int:
     """The ``VERSION`` of a stage's module, read without importing it (torch takes seconds)."""
     text = (Path(__file__).parent / f"{stage}.py").read_text(encoding="utf-8")
     return int(re.search(r"^VERSION = (\d+)$", text, flags=re.MULTILINE).group(1))
-
-
-def _dataset_sections() -> Iterable[str]:
-    return (name for name in SECTIONS if name in s.Dataset.__dataclass_fields__)
 
 
 def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

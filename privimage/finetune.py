@@ -9,8 +9,9 @@ Source: Li et al. 2024 (query and DP-SGD in one budget); Dockhorn et al. 2023 (K
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from torch import Tensor
 from privimage import cli
 from privimage.artifacts import Curve, ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
-from privimage.device import default_device
+from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
 from privimage.diffusion.ema import averaged
-from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss, to_float
+from privimage.diffusion.keyed_noise import keyed_noise
+from privimage.diffusion.loss import NoisyBatch, per_image_loss, to_float
 from privimage.diffusion.training import restore_training, training_tensors
 from privimage.errors import UserError
+from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy import accounting
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.event import Event
@@ -35,11 +38,12 @@ from privimage.privacy.ledger import Ledger, Release
 from privimage.privacy.randomness import SecretKey
 from privimage.progress import progress
 from privimage.schema import plain
-from privimage.settings import Declared, FinetuneSettings
+from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
-VERSION = 1
+VERSION = 2
 SAVE_SECONDS = 60.0
 COLUMNS = ("step", "loss", "images")
+Losses = Callable[[Denoiser, NoisyBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Mechanism:
     noise_multiplier: float
     num_images: int  # declared, a public constant: the divisor is the expected batch size, never the drawn one
     key: SecretKey
-    microbatch_size: int
+    compute: Compute = Compute()
 
 
 def run(
@@ -62,21 +66,51 @@ def run(
     last checkpoint where the same steps can be replayed with the same draws, else past every step that was reserved,
     which then count among the declared number without having been taken.
     """
-    settings = mechanism.settings
-    model = model.to(default_device())
+    settings, compute = mechanism.settings, mechanism.compute
+    model = compute.place(model)
     ema = averaged(model, settings.ema_decay)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    pixels, labels = images.images, torch.from_numpy(images.labels)  # memory-mapped: never copied as a whole
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
+    data = Images(images, compute.device)
+    losses = compute.compiled(per_image_loss)
     saves = Saves(release, mechanism) if release else None
-    start, rows = saves.resume(model, ema, optimizer) if saves else (0, [])
+    start, rows, size = 0, [], None
+    if saves:
+        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, data, mechanism))
+    size = size or microbatch_size(model, data, mechanism)
     for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start):
         if release:
             release.reserve_step(step)
-        rows.append(_step(model, optimizer, pixels, labels, mechanism, step))
+        while True:
+            try:
+                rows.append(_step(model, optimizer, losses, data, mechanism, size, step))
+                break
+            except (RuntimeError, MemoryError) as error:  # the step has changed nothing yet, and draws the same again
+                size = smaller(size, error)
+                if saves:  # before the step is taken: a replay must not begin with the larger size
+                    saves.save(step, model, ema, optimizer, rows, size)
         ema.update_parameters(model)
         if saves and saves.every.due():
-            saves.save(step + 1, model, ema, optimizer, rows)
+            saves.save(step + 1, model, ema, optimizer, rows, size)
     return model, ema.module, Curve(COLUMNS, tuple(rows))
+
+
+class Images:
+    """The sensitive images where they are computed: all of them on a GPU that has room, else read as needed."""
+
+    def __init__(self, images: ImageSet, device: torch.device) -> None:
+        self.device, self.labels = device, torch.from_numpy(images.labels).to(device)
+        self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
+        if device.type == "cuda" and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+            self.pixels = torch.from_numpy(np.array(images.images)).to(device)
+
+    def at(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [B, C, H, W] in [-1, 1], their labels [B], and the index itself [B], on the device."""
+        rows = torch.from_numpy(index).to(self.device)
+        if isinstance(self.pixels, Tensor):
+            pixels = self.pixels[rows]
+        else:
+            pixels = torch.from_numpy(self.pixels[index]).to(self.device)  # [B, H, W, C]
+        return to_float(pixels), self.labels[rows], rows
 
 
 class Saves:
@@ -85,33 +119,35 @@ class Saves:
     def __init__(self, release: Release, mechanism: Mechanism) -> None:
         self.release, self.every, self.num_steps = release, Every(SAVE_SECONDS), mechanism.settings.num_steps
         self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
-        self.environment = {  # what must be the same for replayed steps to come out the same, besides weights and draws
-            "key": mechanism.key.identity,
-            "microbatch_size": mechanism.microbatch_size,
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "torch": torch.__version__,
-        }
+        self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
+        # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
+        self.environment = {"key": mechanism.key.identity, **mechanism.compute.describe()}
 
-    def save(self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list) -> None:
-        """The state after ``step`` steps is on the disk."""
+    def save(
+        self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list, size: int
+    ) -> None:
+        """The state after ``step`` steps, and the microbatch of those that follow, are on the disk."""
         state = {"step": step, "curve": [list(row) for row in rows], "environment": self.environment}
+        state |= {"microbatch_size": size, "asked": self.asked}
         self.checkpoint.save(training_tensors(model, ema, optimizer), state)
 
-    def resume(self, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam) -> tuple[int, list]:
-        """The step to go on from, and the curve up to there; model, average and optimiser are as they were then."""
+    def resume(
+        self, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, find_size: Callable[[], int]
+    ) -> tuple[int, list, int]:
+        """The step to go on from, the curve up to there, the microbatch; model and the like are as they were then."""
         saved, kept, rows = self.checkpoint.load(), 0, []
         if saved:
             tensors, state = saved
             restore_training(tensors, model, ema, optimizer)
-            kept, rows = state["step"], [tuple(row) for row in state["curve"]]
-            if state["environment"] == self.environment:
-                return kept, rows
+            kept, rows, size = state["step"], [tuple(row) for row in state["curve"]], state["microbatch_size"]
+            if state["environment"] == self.environment and self.asked in (None, size, state["asked"]):
+                return kept, rows, size
         # What was reserved since then cannot be replayed: skip it, and on the disk before anything new is drawn.
         start = max(kept, self.release.reserved_steps)
         self._tell(kept, start)
-        self.save(start, model, ema, optimizer, rows)
-        return start, rows
+        size = find_size()
+        self.save(start, model, ema, optimizer, rows, size)
+        return start, rows, size
 
     def _tell(self, kept: int, start: int) -> None:
         """Say what is lost; refuse if nothing would be left.
@@ -127,25 +163,57 @@ class Saves:
         if start > kept:
             print(
                 f"warning: {start - kept} of {self.num_steps} steps were reserved before a crash and cannot be "
-                "replayed (other key, microbatch size, threads, device or library); they count and are skipped.",
+                "replayed (other key, microbatch size, precision, engine, threads, device or library); they count and "
+                "are skipped.",
                 file=sys.stderr,
             )
 
 
+def microbatch_size(model: Denoiser, data: Images, mechanism: Mechanism) -> int:
+    """Images to compute at once: as declared, or as many as fit, by a trial with a single blank one."""
+    if mechanism.compute.settings.microbatch_size:
+        return mechanism.compute.settings.microbatch_size
+    settings, compute = mechanism.settings, mechanism.compute
+    levels, shape = settings.noise_levels_per_image, (model.channels, model.resolution, model.resolution)
+    with compute.device:
+        label = torch.zeros(1, dtype=torch.int64)
+        batch = NoisyBatch(torch.zeros(1, *shape), label, torch.ones(1, levels), torch.zeros(1, levels, *shape))
+    with compute.autocast():
+        kept = bytes_kept(lambda: per_image_loss(model, batch))
+    # One gradient an image, in float32, and its copy while it is masked.
+    each = kept + 2 * 4 * sum(p.numel() for p in model.parameters())
+    each *= levels if compute.settings.engine == "opacus" else 1
+    expected = math.ceil(settings.sampling_probability * mechanism.num_images)
+    return images_that_fit(each * compute.workers, compute.device, math.ceil(expected / compute.workers))
+
+
 def _step(
-    model: Denoiser, optimizer: torch.optim.Adam, pixels: np.ndarray, labels: Tensor, mechanism: Mechanism, step: int
+    model: Denoiser,
+    optimizer: torch.optim.Adam,
+    losses: Losses,
+    data: Images,
+    mechanism: Mechanism,
+    microbatch: int,
+    step: int,
 ) -> tuple[float, float, float]:
     """One step of DP-SGD; returned is a row of the curve, which stays internal."""
-    settings = mechanism.settings
-    index = poisson_sample(len(pixels), settings.sampling_probability, mechanism.key, step)
-    batch = draw_batch(pixels, labels, index, settings, model.num_labels, mechanism.key, step)
-    total, losses = clipped_gradient_sum(
+    settings, compute = mechanism.settings, mechanism.compute
+    index = poisson_sample(len(data.labels), settings.sampling_probability, mechanism.key, step)
+
+    def losses_of(part: slice) -> Tensor:
+        batch = draw_batch(data, index[part], settings, model.num_labels, mechanism.key, step)
+        with compute.autocast():
+            return losses(model, batch)
+
+    total, values = clipped_gradient_sum(
         model,
-        per_image_loss,
-        NoisyBatch(*(tensor.to(default_device()) for tensor in batch)),
+        losses_of,
+        len(index),
         copies=settings.noise_levels_per_image,
         clip_norm=settings.clip_norm,
-        microbatch_size=mechanism.microbatch_size,
+        microbatch_size=microbatch,
+        engine=compute.settings.engine,
+        workers=compute.workers,
     )
     gradient = noisy_mean(
         total,
@@ -156,42 +224,26 @@ def _step(
         step=step,
     )
     for name, parameter in model.named_parameters():
-        parameter.grad = gradient[name].to(parameter.dtype)
+        parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
     optimizer.step()
-    return step, losses.mean().item() if len(losses) else 0.0, len(losses)
+    return step, values.mean().item() if len(values) else 0.0, len(values)
 
 
 def draw_batch(
-    pixels: np.ndarray,
-    labels: Tensor,
-    index: np.ndarray,
-    settings: FinetuneSettings,
-    no_label: int,
-    key: SecretKey,
-    step: int,
+    data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int
 ) -> NoisyBatch:
     """The images at ``index`` with their diffusion noise, keyed by image and step: a replay draws the same."""
-    parts = [_draw_image(pixels, labels, int(i), settings, no_label, key, step) for i in index]
-    if parts:
-        return NoisyBatch(*(torch.cat(tensors) for tensors in zip(*parts)))
-    levels, shape = settings.noise_levels_per_image, _floats(pixels, 0, 0).shape[1:]
-    return NoisyBatch(torch.zeros(0, *shape), labels[:0], torch.zeros(0, levels), torch.zeros(0, levels, *shape))
-
-
-def _floats(pixels: np.ndarray, start: int, stop: int) -> Tensor:
-    return to_float(torch.from_numpy(np.array(pixels[start:stop])))  # [n, C, H, W]
-
-
-def _draw_image(pixels, labels, image: int, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int):
-    return draw_noise(
-        _floats(pixels, image, image + 1),
-        labels[image : image + 1],
+    images, labels, rows = data.at(index)
+    return keyed_noise(
+        images,
+        labels,
+        rows,
         levels=settings.noise_levels_per_image,
         P_mean=settings.P_mean,
         P_std=settings.P_std,
         label_dropout=settings.label_dropout,
         no_label=no_label,
-        generator=torch.Generator().manual_seed(key.seed("diffusion", step, image)),
+        key=key.seed("diffusion", step),
     )
 
 
@@ -245,6 +297,7 @@ def main() -> None:
     args = _arguments()
     settings = cli.settings_from(FinetuneSettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
+    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     query = QueryResult.read(args.query) if args.query else None
     before = paid_query(args.releases, query, declared)
     parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
@@ -279,7 +332,7 @@ def main() -> None:
     with ledger.open("finetune", fingerprint(facts), label) as release:
         if not release.finished:
             release.reserve([event], continuing=release.reserved_steps > 0)
-            mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, args.microbatch_size)
+            mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, compute)
             model, ema, curve = run(model, images, mechanism, release)
             weights = _weights(model, ema, declared, provenance)
             release.finish({"weights": weights, "curve": curve})
@@ -310,9 +363,7 @@ def _arguments() -> Any:
     parser.add_argument(
         "--state-dir", required=True, type=Path, help="keys, checkpoints and odometer; outlives results"
     )
-    parser.add_argument(
-        "--microbatch-size", type=cli.count, default=64, help="images at once; changes memory, not results"
-    )
+    parser.add_argument("--compute", metavar="JSON", default="{}", help="precision, microbatch and the like")
     parser.add_argument("--weights", required=True, type=Path, help="output: the private model")
     parser.add_argument("--privacy", required=True, type=Path, help="output: the privacy statement")
     parser.add_argument("--curve", required=True, type=Path, help="output: training curve, internal")

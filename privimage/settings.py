@@ -205,6 +205,26 @@ class AccuracySettings:
 
 
 @dataclass(frozen=True)
+class ComputeSettings:
+    """How stages compute, not what: speed, memory and rounding. A change reruns nothing."""
+
+    engine: Literal["fast", "opacus"] = setting(
+        "fast", "What forms each image's gradient in `finetune`: our contractions, or Opacus' hooks for comparison."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto",
+        "Precision of the networks' products; clipping, noise and weights stay float32 or wider. "
+        "`auto`: bfloat16 on GPUs that have it, and on CPUs with AMX.",
+    )
+    compile: bool = setting(
+        False, "Compile the diffusion network (torch.compile); where that fails, a message says so."
+    )
+    microbatch_size: int | None = setting(
+        None, "Images that `finetune` computes at once; none: as many as memory allows, by a trial.", minimum=1
+    )
+
+
+@dataclass(frozen=True)
 class Public(Place):
     """A row of the table of public sets: fixes resolution, channels and the semantic query function."""
 
@@ -219,6 +239,7 @@ class Public(Place):
     )
     preprocess: PreprocessSettings = setting(PreprocessSettings(), "Overrides of `preprocess`.")
     classifier: ClassifierSettings = setting(ClassifierSettings(), "Overrides of `classifier`.")
+    compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 
 
 @dataclass(frozen=True)
@@ -243,6 +264,7 @@ class Dataset(Place):
     sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
     fid: FidSettings = setting(FidSettings(), "Overrides of `fid`.")
     accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
+    compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ import torch
 from privimage import finetune
 from privimage.artifacts import Curve, ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import flatten
+from privimage.compute import Compute
 from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.loss import per_image_loss
 from privimage.errors import UserError
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
-from privimage.settings import Declared, FinetuneSettings, NetworkSettings
+from privimage.settings import ComputeSettings, Declared, FinetuneSettings, NetworkSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
 SETTINGS = FinetuneSettings(sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2)
@@ -34,7 +36,8 @@ def model():
 
 
 def mechanism(key=None, microbatch_size=64, settings=SETTINGS, num_images=24):
-    return finetune.Mechanism(settings, 1.0, num_images, key or SecretKey.from_seed(0), microbatch_size)
+    compute = Compute(ComputeSettings(microbatch_size=microbatch_size))
+    return finetune.Mechanism(settings, 1.0, num_images, key or SecretKey.from_seed(0), compute)
 
 
 def weights(made):
@@ -59,24 +62,16 @@ def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one()
         made = model()
         before = weights(made).clone()
         optimizer = torch.optim.SGD(made.parameters(), lr=1.0)
-        data = images()
-        finetune._step(
-            made,
-            optimizer,
-            data.images,
-            torch.from_numpy(data.labels),
-            mechanism(num_images=num_images),
-            0,
-        )
+        data, how = finetune.Images(images(), torch.device("cpu")), mechanism(num_images=num_images)
+        finetune._step(made, optimizer, per_image_loss, data, how, 64, 0)
         moved.append(weights(made) - before)
     torch.testing.assert_close(2 * moved[0], moved[1], rtol=1e-3, atol=1e-6)
 
 
 def test_one_more_image_moves_no_other_image_s_draw():
-    data = images()
-    pixels, labels = data.images, torch.from_numpy(data.labels)
+    data = finetune.Images(images(), torch.device("cpu"))
     few, many = (
-        finetune.draw_batch(pixels, labels, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
+        finetune.draw_batch(data, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
         for index in ([4, 9], [4, 7, 9])
     )
     for before, after in zip(few, many):
@@ -133,6 +128,43 @@ def test_where_steps_cannot_be_replayed_they_are_skipped_and_never_more_than_dec
     run_until(tmp_path, monkeypatch, stop=4, executed=executed, save_seconds=1e9)  # no checkpoint since the start
     run_until(tmp_path, monkeypatch, microbatch_size=7, executed=executed)
     assert executed[:-6] == [0, 1, 2, 3, 5]  # step 4 was reserved before the kill; the last six are undisturbed
+    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+def out_of_memory(monkeypatch, first, most):
+    """From its ``first`` call on, the loss of more than ``most`` images does not fit; returned are the calls' sizes."""
+    real, sizes = finetune.per_image_loss, []
+
+    def loss(made, batch):
+        sizes.append(len(batch.images))
+        if len(sizes) > first and sizes[-1] > most:
+            raise torch.OutOfMemoryError
+        return real(made, batch)
+
+    monkeypatch.setattr(finetune, "per_image_loss", loss)
+    return sizes
+
+
+@pytest.mark.parametrize("first", range(6))
+def test_when_memory_runs_out_fewer_images_at_once_give_the_same_result(monkeypatch, first, capsys):
+    calm = weights(finetune.run(model(), images(), mechanism(microbatch_size=6))[0])
+    with monkeypatch.context() as patch:
+        sizes = out_of_memory(patch, first, most=2)
+        found = weights(finetune.run(model(), images(), mechanism(microbatch_size=6))[0])
+    assert max(sizes[first + 2 :]) <= 3
+    assert "out of memory with 6 images" in capsys.readouterr().err
+    torch.testing.assert_close(found, calm, rtol=1e-3, atol=1e-4)
+
+
+def test_a_kill_after_memory_ran_out_is_replayed_with_what_fitted(tmp_path, monkeypatch):
+    executed = []
+    with monkeypatch.context() as patch:
+        out_of_memory(patch, 5, most=4)
+        assert run_until(tmp_path, patch, stop=5, microbatch_size=8, executed=executed, save_seconds=1e9) is None
+        done = len(executed)
+        run_until(tmp_path, patch, microbatch_size=8, executed=executed)
+    halved = executed[:done].index(executed[done])  # the checkpoint is of the step at which memory ran out
+    assert executed[done : done + 6 - halved] == list(range(halved, 6))
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
 
 

@@ -96,11 +96,14 @@ def optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Adam goes on from the named tensors."""
+    """Adam goes on from the named tensors, laid out in memory as its weights are, which fused kernels rely on."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = value
+        weight = weights[int(index)]
+        same = value.shape == weight.shape
+        state.setdefault(int(index), {})[key] = torch.empty_like(weight).copy_(value) if same else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

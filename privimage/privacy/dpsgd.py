@@ -9,45 +9,67 @@ before clipping.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privimage.errors import UserError
-from privimage.privacy.per_sample.capture import per_image_gradients
+from privimage.privacy.opacus_engine import opacus_hooks
+from privimage.privacy.per_sample.capture import tapped
 from privimage.privacy.randomness import SecretKey
+from privimage.privacy.workers import side_by_side
 
 ROUNDING = 1e-4  # clip to C (1 - ROUNDING): room for the rounding of float32 gradients, never for more than C
-Batch = TypeVar("Batch", bound=tuple)  # a named tuple of tensors with one leading row an image
-PerImageLoss = Callable[[nn.Module, Batch], Tensor]
+LONG_ROW = 4096  # entries whose squares are added up in float32; more are added in float64
+SUMMED = 16  # images that are added up in float32 before they go to the float64 sum
+
+ENGINES = {"fast": tapped, "opacus": opacus_hooks}  # what forms each image's gradient
 
 
 def clipped_gradient_sum(
-    model: nn.Module, loss: PerImageLoss, batch: Batch, *, copies: int, clip_norm: float, microbatch_size: int
+    model: nn.Module,
+    losses_of: Callable[[slice], Tensor],
+    num_images: int,
+    *,
+    copies: int,
+    clip_norm: float,
+    microbatch_size: int,
+    engine: str = "fast",
+    workers: int = 1,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The sum over images of their clipped gradients, by parameter, and the images' losses [B].
+    """The sum over images of their clipped gradients, by parameter, float64, and the images' losses [B].
 
-    Norms and the sum over microbatches are float64: a float32 norm of millions of entries, or a float32 sum of
-    thousands of images, can be off by more than ``ROUNDING``.
-    The batch's randomness was drawn beforehand, so one microbatch or many give the same sum. ``copies`` is the number
-    of rows K that the loss makes of each image, side by side. An image whose gradient is not finite adds nothing.
+    ``losses_of(part)`` computes the losses of the images in a slice of 0 to ``num_images``; it is called with at most
+    ``microbatch_size`` at once, by ``workers`` threads (the engine `opacus` allows one). Its randomness must be fixed
+    by the image, so that one microbatch or many give the same sum. ``copies`` is the number of rows K that the model
+    sees of each image, side by side. An image whose gradient is not finite adds nothing. Nothing waits for the
+    device between microbatches.
 
-    Formal guarantee: adding or removing one row of the batch changes the sum by at most ``clip_norm`` in L2 norm over
-    all parameters together.
+    Formal guarantee: adding or removing one image changes the sum by at most ``clip_norm`` in L2 norm over all
+    parameters together. Norms, weights and sums are of the gradients as they are added, in float32 and float64, in
+    whichever precision the gradients were formed.
+
+    Raises:
+        UserError: if the model has a layer without a rule, or a parameter that takes no part in the losses.
     """
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
     losses = [torch.zeros(0)]
-    for rows in microbatches(batch, microbatch_size):
-        with per_image_gradients(model, copies) as gradients:
-            values = loss(model, rows)  # [b]
-            values.sum().backward()
-        _check_covered(total, gradients)
-        _add_clipped(total, gradients, clip_norm)
-        losses.append(values.detach().cpu())
-    return total, torch.cat(losses)
+    starts = range(0, num_images, microbatch_size)
+    parts = [slice(start, min(start + microbatch_size, num_images)) for start in starts]
+    with ENGINES[engine](model, copies) as per_image, exact_products():
+
+        def clipped(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            values, gradients = per_image.gradients(lambda: losses_of(part), part.stop - part.start)
+            return values, _clipped_sum(gradients, clip_norm)
+
+        for values, sums in side_by_side(clipped, parts, workers):
+            losses.append(values)
+            for name, value in sums.items():
+                total[name] += value.view_as(total[name])
+    return total, torch.cat([values.to(losses[-1].device, torch.float32) for values in losses])
 
 
 def noisy_mean(
@@ -61,12 +83,13 @@ def noisy_mean(
 ) -> dict[str, Tensor]:
     """(sum + noise) / declared batch size, by parameter, float64: what leaves the mechanism.
 
-    The noise of step and tensor comes from the key alone: replaying a step draws the same.
+    The noise of step and tensor comes from the key alone: replaying a step draws the same, on however many cores.
     """
-    scale = noise_multiplier * clip_norm
-    out = {}
-    for index, (name, value) in enumerate(total.items()):
-        noise = key.normal("gradient", step, index, shape=tuple(value.shape))
+    shapes = [tuple(value.shape) for value in total.values()]
+    with ThreadPoolExecutor() as pool:
+        noises = list(pool.map(lambda i: key.normal("gradient", step, i, shape=shapes[i]), range(len(shapes))))
+    scale, out = noise_multiplier * clip_norm, {}
+    for (name, value), noise in zip(total.items(), noises):
         out[name] = (value + scale * torch.from_numpy(noise).to(value.device)) / expected_batch_size
     return out
 
@@ -76,26 +99,36 @@ def poisson_sample(num_images: int, sampling_probability: float, key: SecretKey,
     return np.flatnonzero(key.uniform("poisson", step, shape=(num_images,)) < sampling_probability)
 
 
-def microbatches(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch in slices of at most ``size`` rows, in order; none of an empty batch."""
-    for start in range(0, len(batch[0]), size):
-        yield type(batch)(*(tensor[start : start + size] for tensor in batch))
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Float32 products on a GPU are those of float32 numbers, not of numbers rounded to TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _add_clipped(total: dict[str, Tensor], gradients: dict[str, Tensor], clip_norm: float) -> None:
-    """Add each image's gradient, scaled to a norm of at most ``clip_norm``, to the running sum."""
-    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64) for g in gradients.values()]
-    norms = torch.linalg.vector_norm(torch.stack(norms), dim=0)  # [b]
+def _clipped_sum(gradients: dict[str, Tensor], clip_norm: float) -> dict[str, Tensor]:
+    """The sum over images of their gradients, each scaled to a norm of at most ``clip_norm``: float64 [P]."""
+    gradients = {n: rows.float() if rows.dtype == torch.bfloat16 else rows for n, rows in gradients.items()}
+    norms = torch.stack([_squared_norms(rows) for rows in gradients.values()]).sum(0).sqrt()  # [b]
     finite = torch.isfinite(norms)
     weights = torch.where(finite, (clip_norm * (1 - ROUNDING) / norms).clamp(max=1.0), 0.0)
-    for name, gradient in gradients.items():
-        rows = gradient.flatten(1)  # [b, P]
-        if not bool(finite.all()):
+    mask = norms.is_cuda or not bool(finite.all())  # a GPU is not waited for
+    sums = {}
+    for name, rows in gradients.items():
+        rows = rows.flatten(1)  # [b, P]
+        if mask:
             rows = torch.where(finite[:, None], rows, 0.0)  # 0 * NaN is NaN: mask before the product
-        total[name] += (weights.to(rows.dtype) @ rows).view_as(total[name])
+        pairs = zip(rows.split(SUMMED), weights.to(rows.dtype).split(SUMMED))
+        sums[name] = sum((scale @ few).double() for few, scale in pairs)
+    return sums
 
 
-def _check_covered(total: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
-    missing: Sequence[str] = [name for name in total if name not in gradients or not gradients[name].numel()]
-    if missing:
-        raise UserError(f"the parameter `{missing[0]}` got no gradient; every parameter must take part in the loss.")
+def _squared_norms(rows: Tensor) -> Tensor:
+    """The squared norm of each row, float64: [b, *shape] -> [b]. Float32 partial sums are short."""
+    rows = rows.flatten(2) if rows.dim() > 2 else rows[:, None]  # [b, n, m]
+    dtype = torch.float64 if rows.shape[2] > LONG_ROW else None
+    return torch.linalg.vector_norm(rows, dim=2, dtype=dtype).double().square().sum(1)

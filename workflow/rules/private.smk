@@ -176,7 +176,7 @@ rule finetune:
         runtime=2880,
         gpu=1,
         budget=budget,
-        microbatch_size=64,
+        compute=settings("compute"),
     params:
         settings=settings("finetune"),
         declared=declared,
@@ -189,7 +189,7 @@ rule finetune:
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
         " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
-        " --budget {resources.budget} --microbatch-size {resources.microbatch_size} --weights {output.weights:q}"
+        " --budget {resources.budget} --compute {resources.compute:q} --weights {output.weights:q}"
         " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
 
 

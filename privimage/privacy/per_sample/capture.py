@@ -1,41 +1,114 @@
 """Each image's gradient of every parameter of a model, collected during one backward pass.
 
-Parameters are frozen meanwhile, so that autograd computes the gradients of activations only; each layer's rule turns
-its input and the gradient of its output into the gradients of single images.
+Parameters are frozen meanwhile, so that autograd computes the gradients of activations only. A tap behind each layer
+lets its output through unchanged and, on the way back, turns the layer's input and the gradient of its output into the
+gradients of single images; the layers of `functions` do so themselves. To autograd they are the gradients of stand-ins,
+one for each parameter and image, which take no memory: each is a view of a single zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from privimage.errors import UserError
-from privimage.privacy.per_sample.layers import RULES, unsupported
+from privimage.privacy.per_sample.functions import group_norm, pointwise
+from privimage.privacy.per_sample.layers import RULES, is_pointwise, unsupported
+
+Losses = Callable[[], Tensor]
+
+
+class Passing(threading.local):
+    """The pass that a thread is in: its stand-ins [B, *shape] by parameter, the layers that it has used."""
+
+    stand_ins: dict[str, Tensor]
+    used: set[str]
+
+
+class Taps:
+    """The taps of one model, whose layers see B*``copies`` rows, the copies of an image together; for any threads."""
+
+    def __init__(self, model: nn.Module, copies: int) -> None:
+        self.copies = copies
+        self.parameters = dict(model.named_parameters())
+        self.passing = Passing()
+
+    def gradients(self, losses: Losses, num: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses [B] of ``num`` images, and their gradients [B, *shape] by parameter name.
+
+        Each of ``losses()`` must depend on its own image alone, so no layer may mix rows.
+
+        Raises:
+            UserError: if a layer is used twice in a pass, or a parameter takes no part in the losses.
+        """
+        now = self.passing
+        now.used = set()
+        now.stand_ins = {
+            name: parameter.new_zeros(()).expand(num, *parameter.shape).requires_grad_()
+            for name, parameter in self.parameters.items()
+        }
+        values = losses()  # [B]
+        found = torch.autograd.grad(values.sum(), list(now.stand_ins.values()), allow_unused=True)
+        now.stand_ins = {}
+        gradients = dict(zip(self.parameters, found))
+        for name, gradient in gradients.items():
+            if gradient is None:
+                raise UserError(f"the parameter `{name}` got no gradient; every parameter must take part in the loss.")
+        return values.detach(), gradients
+
+    def forward(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """The layer's output, tapped."""
+        now = self.passing
+        if name in now.used:
+            raise UserError(f"the layer `{name}` is used twice in a pass; it cannot be trained privately.")
+        now.used.add(name)
+        prefix = f"{name}." if name else ""
+        stand_ins = (now.stand_ins.get(f"{prefix}weight"), now.stand_ins.get(f"{prefix}bias"))
+        if isinstance(layer, nn.GroupNorm):
+            return group_norm(layer, x, *stand_ins, self.copies)
+        if is_pointwise(layer):
+            return pointwise(layer, x, *stand_ins, self.copies)
+        return _Tap.apply(type(layer).forward(layer, x), x.detach(), *stand_ins, layer, self.copies)
+
+
+class _Tap(torch.autograd.Function):
+    """The identity on a layer's output, whose backward pass also gives the stand-ins their gradients."""
+
+    @staticmethod
+    def forward(ctx, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Module, copies: int):
+        ctx.save_for_backward(x)
+        ctx.layer, ctx.copies = layer, copies
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (x,) = ctx.saved_tensors
+        rows = RULES[type(ctx.layer)](ctx.layer, x, gradient, ctx.copies)
+        return gradient, None, rows["weight"], rows.get("bias"), None, None
 
 
 @contextmanager
-def per_image_gradients(model: nn.Module, copies: int) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that a backward pass in the block fills: parameter name -> gradients [B, *shape].
-
-    The sum of the images' losses is what the pass must start from, the batch of every layer B*``copies`` rows, the
-    copies of an image together, and no layer may mix rows.
+def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
+    """Taps behind every layer of the model that has parameters, as long as the block lasts.
 
     Raises:
-        UserError: if a layer has no rule, or is used twice in a pass.
+        UserError: if a layer has no rule, or two layers share a parameter.
     """
-    found: dict[str, Tensor] = {}
-    layers = _layers(model)
+    taps, layers = Taps(model, copies), _layers(model)
     wanted = [p.requires_grad for p in model.parameters()]
-    hooks = [layer.register_forward_hook(_hook(name, found, copies)) for name, layer in layers.items()]
     model.requires_grad_(False)
     try:
-        yield found
+        for name, layer in layers.items():
+            layer.forward = partial(taps.forward, name, layer)
+        yield taps
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers.values():
+            layer.__dict__.pop("forward", None)
         for parameter, want in zip(model.parameters(), wanted):
             parameter.requires_grad_(want)
 
@@ -49,24 +122,3 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     if len(set(owned)) != len(owned):
         raise UserError("two layers share a parameter; they cannot be trained privately.")
     return layers
-
-
-def _hook(name: str, found: dict[str, Tensor], copies: int):
-    prefix = f"{name}." if name else ""
-
-    def forward(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if f"{prefix}weight" in found:
-            raise UserError(f"the layer `{name}` is used twice in a pass; it cannot be trained privately.")
-        found[f"{prefix}weight"] = output.new_empty(0)  # marks the layer as used until its gradient arrives
-        x = inputs[0].detach()
-
-        def backward(gradient: Tensor) -> None:
-            with torch.no_grad():
-                rows = RULES[type(layer)](layer, x, gradient, copies)
-            found.update({f"{prefix}{parameter}": rows[parameter] for parameter in rows})
-
-        output = output if output.requires_grad else output.detach().requires_grad_()
-        output.register_hook(backward)
-        return output
-
-    return forward

@@ -2,7 +2,7 @@
 
 Each rule takes the layer, its input and the gradient of its output, both with B*K leading rows in which the K copies
 of an image stand together, and returns a gradient [B, *shape] for each parameter: the sum over the copies. It is
-formed once an image, not once a copy.
+formed once an image, not once a copy. Under autocast the input is brought to the precision in which the layer computed.
 """
 
 from __future__ import annotations
@@ -12,39 +12,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 
 
 def linear(layer: nn.Linear, x: Tensor, g: Tensor, copies: int) -> dict[str, Tensor]:
     """Linear layer on rows [B*K, ..., in]: outer products, summed over copies and positions."""
-    x = x.reshape(len(x) // copies, -1, layer.in_features)  # [B, K*L, in]
+    x = x.to(g.dtype).reshape(len(x) // copies, -1, layer.in_features)  # [B, K*L, in]
     g = g.reshape(len(x), -1, layer.out_features)  # [B, K*L, out]
-    return _with_bias(layer, g.transpose(1, 2) @ x, g.sum(1))
+    return _named(layer, g.transpose(1, 2) @ x, g.sum(1))
 
 
 def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> dict[str, Tensor]:
-    """Convolution [B*K, in, H, W]: the library's weight gradient over the K copies of each image.
+    """Convolution of [B*K, in, H, W].
 
-    At the sizes of these networks one library call an image beats batched products over unfolded patches.
+    On a CPU the library's weight gradient over the copies of each image, which beats batched products over unfolded
+    patches; on a GPU, which would wait for so many small calls, one batched product a pixel of the kernel.
     """
-    shape, num = layer.weight.shape, len(x) // copies
-    weight = g.new_empty(num, *shape)  # [B, out, in, k, k]
-    for image, (x_image, g_image) in enumerate(zip(x.split(copies), g.split(copies))):
-        weight[image] = conv2d_weight(x_image, shape, g_image, layer.stride, layer.padding)
-    return _with_bias(layer, weight, g.unflatten(0, (num, copies)).sum((1, 3, 4)))
-
-
-def group_norm(layer: nn.GroupNorm, x: Tensor, g: Tensor, copies: int) -> dict[str, Tensor]:
-    """Group normalisation [B*K, C, ...]: the normalised input is formed again."""
-    normalised = F.group_norm(x, layer.num_groups, eps=layer.eps)
-    scale = (g * normalised).flatten(2).sum(2)  # [B*K, C]
-    shift = g.flatten(2).sum(2)
-    return {
-        "weight": scale.unflatten(0, (-1, copies)).sum(1),
-        "bias": shift.unflatten(0, (-1, copies)).sum(1),
-    }
+    x = x.to(g.dtype)
+    if x.is_cuda:
+        return _named(layer, _by_kernel_pixel(layer, x, g, copies), g.unflatten(0, (-1, copies)).sum((1, 3, 4)))
+    how = (layer.weight, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, (False, True, False))
+    pairs = zip(g.split(copies), x.split(copies))
+    weight = torch.stack([torch.ops.aten.convolution_backward.default(*pair, *how)[1] for pair in pairs])
+    return _named(layer, weight, g.sum((2, 3)).unflatten(0, (-1, copies)).sum(1))
 
 
 def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, copies: int) -> dict[str, Tensor]:
@@ -58,14 +49,19 @@ def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, copies: int) -> dict[st
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: linear,
     nn.Conv2d: conv2d,
-    nn.GroupNorm: group_norm,
     nn.Embedding: embedding,
 }
 
 
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether the layer is a convolution that looks at each pixel alone."""
+    plain = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1)
+    return plain and layer.padding == (0, 0)
+
+
 def unsupported(layer: nn.Module) -> str:
     """Why no rule applies to a layer that has parameters, or nothing if one does."""
-    if type(layer) not in RULES:
+    if type(layer) not in (*RULES, nn.GroupNorm):
         return f"layers of type {type(layer).__name__} have no rule"
     if isinstance(layer, nn.Conv2d):
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
@@ -76,5 +72,19 @@ def unsupported(layer: nn.Module) -> str:
     return ""
 
 
-def _with_bias(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+def _named(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": bias}
+
+
+def _by_kernel_pixel(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> Tensor:
+    """The weight gradient [B, out, in, k, k]: for each pixel of the kernel, the inputs that it met times ``g``."""
+    (height, width), (down, right), num = layer.kernel_size, layer.stride, len(x) // copies
+    x = F.pad(x, (layer.padding[1],) * 2 + (layer.padding[0],) * 2).permute(0, 2, 3, 1)  # [B*K, H', W', in]
+    rows, columns = g.shape[2:]
+    g = g.permute(0, 2, 3, 1).reshape(num, -1, g.shape[1]).transpose(1, 2)  # [B, out, K*H*W]
+    weight = g.new_empty(num, height, width, g.shape[1], x.shape[3])
+    for i in range(height):
+        for j in range(width):
+            met = x[:, i : i + down * (rows - 1) + 1 : down, j : j + right * (columns - 1) + 1 : right]
+            weight[:, i, j] = g @ met.reshape(num, -1, x.shape[3])  # [B, out, in]
+    return weight.permute(0, 3, 4, 1, 2)
