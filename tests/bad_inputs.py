@@ -382,6 +382,18 @@ def _(root):
     return str(root / "a.h5")
 
 
+@case("HDF5: a heap of texts that never ends", "a.h5 is no HDF5 file that can be read \\(HDF5 does not end within")
+def _(root):
+    root.mkdir()
+    with h5py.File(root / "a.h5", "w") as file:
+        file["images"], file["labels"] = PIXELS, LABELS
+        file.attrs["class_names"] = ["cat", "dog"]
+    content = bytearray((root / "a.h5").read_bytes())
+    content[content.find(b"GCOL") + 24] = 255  # the length of the first text
+    (root / "a.h5").write_bytes(content)
+    return str(root / "a.h5")
+
+
 @case("HDF5: truncated", "a.h5")
 def _(root):
     root.mkdir()

@@ -12,11 +12,16 @@ from bad_inputs import CASES, good, png
 
 from privimage import check_data, cli, preprocess, shard
 from privimage.artifacts import Contents, ImageSet
-from privimage.data import reader
+from privimage.data import hdf5_heap, reader
 from privimage.errors import UserError
 from privimage.settings import Source
 
 ROW = {"source": "auto", "resolution": 8, "channels": 3}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(hdf5_heap, "SECONDS", 2.0)
 
 
 def flags(folder):
