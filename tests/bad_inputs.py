@@ -173,6 +173,12 @@ def _(root):
     good(root / "test", ("cat",))
 
 
+@case("a test part beside class folders", "has the folder test beside class folders, but no train")
+def _(root):
+    good(root)
+    good(root / "test")
+
+
 @case("a dangling link", "bad.png: a link that leads nowhere")
 def _(root):
     (good(root) / "cat" / "bad.png").symlink_to("gone.png")

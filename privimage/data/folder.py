@@ -44,6 +44,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     if label_file(tree):
         return labelled(tree, {"": None}, source, class_names, is_text)
     folders = tree.folders()
+    _check_held_out(tree, folders, class_names or ())
     parts = {} if sorted(class_names or ()) == folders else _parts(tree, folders)
     if parts and any(label_file(tree, f"{part}/") for part in parts):
         return labelled(tree, {f"{part}/": split for part, split in parts.items()}, source, class_names, is_text)
@@ -127,6 +128,20 @@ def _parts(tree: Tree, folders: Sequence[str]) -> dict[str, Split]:
         )
     split_of = splits(found, where)
     return {folder: split_of[part] for folder, part in known.items()}
+
+
+def _check_held_out(tree: Tree, folders: Sequence[str], declared: Sequence[str]) -> None:
+    """A folder ``test`` or ``val`` beside class folders would become a class of images of all classes."""
+    known = [folder for folder in folders if folder.lower() in PARTS]
+    if len(known) == len(folders) or "train" in {PARTS[folder.lower()] for folder in known}:
+        return
+    for folder in known:
+        if folder not in declared or tree.folders(folder):
+            raise UserError(
+                f"{tree.where} has the folder {printable(folder)} beside class folders, but no train; expected the "
+                f"class folders inside `train`, beside {printable(folder)}: move them there, or rename it if it is a "
+                "class."
+            )
 
 
 def _check_case(folders: Sequence[str], where: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from privimage.data.arrays import Entry, collection, merged
 from privimage.data.classes import MAX_CLASSES
 from privimage.data.files import files_in, path_of
-from privimage.data.hdf5_heap import values
+from privimage.data.hdf5_heap import DamagedHeap, values
 from privimage.data.messages import reason, shown
 from privimage.data.parts import PARTS
 from privimage.data.record import BadImage, Collection, Content, printable
@@ -89,7 +89,9 @@ class _Dataset:
                 self._block = self._rows(self._start, min(self._start + self._block_rows, self.shape[0]))
             except Exception as error:  # as above; filters add errors of their own
                 self._block = []
-                raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew") from None
+                # Which of the images in a damaged heap are lost depends on the order in which they are asked for.
+                alone = not isinstance(error, DamagedHeap)
+                raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew", skippable=alone) from None
         content = self._block[index - self._start]
         return content if self.encoded else np.asarray(content)
 

@@ -19,15 +19,15 @@ _lost: set[tuple[int, ...]] = set()  # files that ended a child; each question w
 
 
 class DamagedHeap(Exception):
-    """The heap cannot be read: why."""
+    """The heap keeps HDF5 in a loop, or ends its process."""
 
 
 def values(path: Path, name: str, start: int | None = None, stop: int | None = None) -> list[bytes]:
     """The texts or image files in some rows of an array, or in an attribute, for which no rows are given.
 
     Raises:
-        DamagedHeap: if they cannot be read, or not in time.
-        OSError: if the file is not there.
+        DamagedHeap: if HDF5 comes to no end with this file.
+        OSError: if they cannot be read.
     """
     found = os.stat(path)
     file = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -41,7 +41,7 @@ def values(path: Path, name: str, start: int | None = None, stop: int | None = N
     except BrokenPipeError:
         told = None
     if isinstance(told, str):
-        raise DamagedHeap(told)
+        raise OSError(told)
     content = child.stdout.read(sum(told)) if told is not None else b""
     if told is None or len(content) < sum(told):
         _lost.add(file)

@@ -63,7 +63,7 @@ class Part:
             picture, stored = upright(content, self.source.max_pixels)
             pixels = square(picture, self.source)
         except BadImage as error:
-            return position, Problem(item.name, error.what, error.fix)
+            return position, Problem(item.name, error.what, error.fix, error.skippable)
         except OSError as error:
             why = error.strerror or str(error)
             return position, Problem(item.name, f"cannot be read ({why})", "mend its permissions or copy it anew")

@@ -41,11 +41,11 @@ class Problem:
 
 
 class BadImage(Exception):
-    """One image cannot be used: what is wrong with it and how to mend it."""
+    """One image cannot be used: what is wrong with it and how to mend it; ``skippable`` as of a `Problem`."""
 
-    def __init__(self, what: str, fix: str = "mend or remove it") -> None:
+    def __init__(self, what: str, fix: str = "mend or remove it", *, skippable: bool = True) -> None:
         super().__init__(what)
-        self.what, self.fix = what, fix
+        self.what, self.fix, self.skippable = what, fix, skippable
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,12 @@ def test_declared_classes_that_are_called_like_parts_are_classes(tmp_path):
     assert names == ("train", "test") and files["test/0.png"] == (1, None)
 
 
+@pytest.mark.parametrize("name", ["test", "val", "Valid"])
+def test_a_declared_class_may_be_called_like_a_held_out_part(tmp_path, name):
+    classes(tmp_path, ("cat", name))
+    assert read(tmp_path, ("cat", name))[1][f"{name}/0.png"] == (1, None)
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_folder_that_holds_everything_is_the_root(tmp_path, depth):
     wrapper = "/".join(f"pets{index}" for index in range(depth))
@@ -220,6 +226,14 @@ REFUSED = {
         ["train/a/1", "test/a/1", "extra/1"], None, {},
         r"the folders \['extra'\] beside \['test', 'train'\]; expected only .* move the others",
     ),
+    "a held-out part beside classes": (
+        ["cat/1", "dog/1", "test/cat/1", "test/dog/1"], None, {},
+        "the folder test beside class folders, but no train; expected the class folders inside `train`.* rename it",
+    ),
+    "a declared class that holds classes": (
+        ["cat/1", "Val/cat/1"], ("cat", "Val"), {}, "the folder Val beside class folders, but no train",
+    ),
+    "a flat held-out part beside classes": (["cat/1", "validation/1"], None, {}, "the folder validation beside class"),
     "nothing to train with": (["val/a/1", "test/a/1"], None, {}, "holds test, val; expected a train part"),
     "an unprintable class": (["a\nb/1", "c/1"], None, {}, "has a class called .*rename it"),
     "two label files": (["labels.csv", "metadata.csv", "1.png"], None, {}, "labels.csv and metadata.csv; keep one"),
