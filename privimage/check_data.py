@@ -20,7 +20,7 @@ from privimage.config import check_source
 from privimage.data import reader
 from privimage.data.reading import Part, Square
 from privimage.data.record import Collection, Problem, printable
-from privimage.data.survey import Seen, duplicates, square_hash, warnings_of
+from privimage.data.survey import Seen, duplicates, square_hash, unused, warnings_of
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.reporting.grid import contact_sheet, default_per_class, sheet_classes
@@ -75,9 +75,7 @@ def _doubts(found: Found) -> Iterator[str]:
         yield f"{train} training images and {test} test images: the workflow needs some of both."
     if len(found.class_names) == 1:
         yield "one class only: the images are taken as unlabelled, and no classifier can be measured."
-    for name, (kept, _) in zip(found.class_names, found.counts):
-        if not kept:
-            yield f'class "{printable(name)}" has no training image.'
+    yield from unused(found.class_names, found.counts[:, 0].tolist())
 
 
 def told(found: Found, where: str) -> str:

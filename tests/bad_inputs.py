@@ -231,6 +231,8 @@ for _name, _text, _told, _settings in (
     ("numbers and names mixed", TABLE.replace("3.png,cat", "3.png,7"), "7", {}),
     ("more numbers than classes", TABLE.replace("dog", "0").replace("cat", "9"), "9",
      {"class_names": ["cat", "dog"]}),
+    ("a label far beyond the others", TABLE.replace("dog", "0").replace("7.png,cat", "7.png,65535").replace("cat", "1"),
+     "labels up to 65535 \\(.*7.png", {}),
     ("a file named twice", TABLE + "\n3.png,dog", "3.png", {}),
     ("a row that climbs out", TABLE + "\n../../etc/passwd,cat", "passwd", {}),
     ("an absolute row", TABLE + "\n/etc/passwd,cat", "passwd", {}),
@@ -358,6 +360,12 @@ for _name, _arrays, _told, _settings in (
     ("npz: fractions as labels", {"labels": LABELS + 0.5}, "labels", {}),
     ("npz: labels below zero", {"labels": LABELS - 1}, "-1", {}),
     ("npz: more classes than declared", {"labels": LABELS * 4}, "4", {"class_names": ["cat", "dog"]}),
+    (
+        "npz: a label far beyond the others",
+        {"labels": np.where(np.arange(20) == 7, 99999, LABELS)},
+        "labels up to 99999 \\(images\\[7\\]\\)",
+        {},
+    ),
     ("npz: objects", {"labels": np.array([{}] * 20, object)}, "object", {}),
     ("npz: no images", {"images": PIXELS[:0], "labels": LABELS[:0]}, "images", {}),
 ):

@@ -23,6 +23,7 @@ from privimage.settings import Source
 
 PIXELS = ("uint8", "uint16", "bool", "float16", "float32", "float64")
 MAX_IMAGES = 100_000_000
+STRETCH = 2**20  # labels that are looked at together
 
 
 class Array(Protocol):
@@ -218,8 +219,24 @@ def _classes(
         return names, [of_name[name] for name in vocabulary]
     if number_names is not None:
         return named(number_names, source, declared, where)
-    count = 1 + max(max(group.numbers) for group in groups)
-    return of_numbers(count, source, declared, where), list(range(count))
+    names = of_numbers(_distinct(groups), partial(_rows_of, groups), source, declared, where)
+    return names, list(range(len(names)))
+
+
+def _distinct(groups: Sequence[Group]) -> set[int]:
+    """The numbers that label images, or so many of them that they are too many."""
+    found: set[int] = set()
+    for group in groups:
+        for start in range(0, group.num_images, STRETCH):
+            found.update(group.numbers[start : start + STRETCH])
+            if len(found) > 2 * MAX_CLASSES:
+                return found | {max(max(group.numbers) for group in groups)}
+    return found
+
+
+def _rows_of(groups: Sequence[Group], number: int) -> Iterator[str]:
+    for group in groups:
+        yield from (f"{group.entry.name}[{index}]" for index, own in enumerate(group.numbers) if own == number)
 
 
 def _items(groups: Sequence[Group], label_of: Sequence[int]) -> Iterator[Record | Problem]:

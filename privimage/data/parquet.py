@@ -132,9 +132,18 @@ def _classes(
         found = sorted(_texts(tables, where))
         names, label_of = named(found, source, declared, where)
         return names, dict(zip(found, label_of))
-    highest = max((value for table in tables for value in _values(table) if value is not None), default=-1)
-    count = int(highest) + 1
-    return of_numbers(count, source, declared, where), {number: number for number in range(count)}
+    found = {int(value) for table in tables for value in _values(table) if value is not None}
+    names = of_numbers(found, partial(_rows_of, tables), source, declared, where)
+    return names, {number: number for number in range(len(names))}
+
+
+def _rows_of(tables: Sequence[Table], number: int) -> Iterator[str]:
+    for table in tables:
+        yield from (_row(table, row) for row, value in enumerate(_values(table)) if value == number)
+
+
+def _row(table: Table, row: int) -> str:
+    return f"{table.name}, row {row}"
 
 
 def _texts(tables: Sequence[Table], where: str) -> set[str]:
@@ -182,7 +191,7 @@ def _items(files: Sequence[tuple[Table, Split]], label_of: dict[Any, int] | None
         with _open(table.path) as file, closing(_Images(table)) as images:
             for group in range(file.metadata.num_row_groups):
                 for place, value in enumerate(_labels(file, group, table)):
-                    name, load = f"{table.name}, row {row}", partial(images.load, group, place)
+                    name, load = _row(table, row), partial(images.load, group, place)
                     row += 1
                     if label_of is None:
                         yield Record(name, 0, split, load)
