@@ -7,6 +7,7 @@ images of each class, sizes, how they are stored, copies within and across the p
 from __future__ import annotations
 
 import argparse
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from privimage.reporting.grid import contact_sheet, default_per_class, sheet_cla
 from privimage.schema import build
 from privimage.settings import Source
 
+SHEET = Path("contact-sheet.png")
 RESOLUTION = 64  # of the squares that are compared and shown
 
 
@@ -99,18 +101,22 @@ def told(found: Found, where: str) -> str:
     return "\n".join(lines)
 
 
-def _check_sheet(sheet: Path, source: Path) -> None:
-    """The contact sheet takes no image's place, nor a device's.
+def _unfit(sheet: Path, source: str) -> str | None:
+    """Why the contact sheet may not be written there, if so: it takes no image's place, nor a device's."""
+    place, images = (Path(os.path.realpath(path)) for path in (sheet, source))  # pathlib's own raises for loops
+    if images in (place, *place.parents):
+        return "lies among the images"
+    return "is no file" if os.path.exists(sheet) and not os.path.isfile(sheet) else None
 
-    Raises:
-        UserError: if it would.
-    """
-    inside = source.resolve() in (sheet.resolve(), *sheet.resolve().parents)
-    if inside or (sheet.exists() and not sheet.is_file()):
-        raise UserError(
-            f"--sheet is {printable(str(sheet))}, which {'lies among the images' if inside else 'is no file'}; "
-            "expected a PNG to write elsewhere."
-        )
+
+def _write_sheet(sheet: Path, found: Found) -> str:
+    """What a person is told of the sheet: where it is, or why it is not. The exit code does not depend on it."""
+    labels, pixels = zip(*found.sheet)
+    try:
+        write_private(sheet, contact_sheet(np.stack(pixels), np.array(labels), found.class_names))
+    except UserError as error:
+        return f"warning: there is no contact sheet: {error}"
+    return f"some of the images, for your eyes: {printable(str(sheet))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,16 +129,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attribute", help="CelebA's attribute that labels the images")
     parser.add_argument("--max-pixels", type=cli.count, default=Source.max_pixels, help="refuse larger images")
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error", help="skip: bad images may be")
-    parser.add_argument("--sheet", type=Path, default=Path("contact-sheet.png"), help="PNG to write, of real images")
+    parser.add_argument("--sheet", type=Path, help=f"PNG to write, of real images [{SHEET}]")
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in ("source", "path", "variant", "attribute", "max_pixels")}
     source = build(Source, {**given, "resolution": RESOLUTION, "channels": 3})
     check_source("check-data", source)
-    _check_sheet(args.sheet, Path(args.path))
+    sheet, unfit = args.sheet or SHEET, _unfit(args.sheet or SHEET, source.path or "")
+    if unfit and args.sheet:
+        raise UserError(f"--sheet is {printable(str(sheet))}, which {unfit}; expected a PNG to write elsewhere.")
     found = run(reader(source.source)(source, args.class_names), source)
     print(told(found, args.path))
-    if found.sheet:
-        labels, pixels = zip(*found.sheet)
-        write_private(args.sheet, contact_sheet(np.stack(pixels), np.array(labels), found.class_names))
-        print(f"some of the images, for your eyes: {args.sheet}")
+    if unfit:
+        print(f"no contact sheet was written, since {SHEET} {unfit}; `--sheet` names another place.")
+    elif found.sheet:
+        print(_write_sheet(sheet, found))
     return int(found.fatal(skip=args.on_bad_image == "skip"))
