@@ -54,7 +54,8 @@ def run(collection: Collection, source: Source) -> Found:
     found = Found(collection.form, collection.class_names, np.zeros((len(collection.class_names), 2), np.int64))
     hashes, is_test, names = array("Q"), bytearray(), []
     shown = set(sheet_classes(len(collection.class_names)).tolist())
-    for item in progress(Part(collection, source), "check-data", None):
+    part = Part(collection, source)
+    for item in progress(part, "check-data", None):
         if not isinstance(item, Square):
             found.problems.append(item[1])
             continue
@@ -67,7 +68,7 @@ def run(collection: Collection, source: Source) -> Found:
         names.append(item.name)
     copies = duplicates(np.array(hashes, np.uint64), np.frombuffer(is_test, np.uint8).astype(bool))
     alike = warnings_of(copies, [[names[i] for i in group] for group in copies.examples])
-    found.warnings = [*_doubts(found), *found.seen.warnings(), *alike]
+    found.warnings = [*part.notes, *_doubts(found), *found.seen.warnings(), *alike]
     return found
 
 

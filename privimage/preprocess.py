@@ -77,7 +77,7 @@ def run(shards: Sequence[Shard], settings: JoinSettings, num_images: int | None,
     seen = Seen()
     for shard in shards:
         seen.merge(shard.seen)
-    warnings = [*doubts(train, num_images), *seen.warnings(), *warnings_of(found, examples)]
+    warnings = [*meta["notes"], *doubts(train, num_images), *seen.warnings(), *warnings_of(found, examples)]
     contents = Contents(
         form=meta["form"],
         train=dict(zip(names, train.counts)),

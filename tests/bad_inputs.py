@@ -231,6 +231,7 @@ for _name, _text, _told, _settings in (
     ("numbers and names mixed", TABLE.replace("3.png,cat", "3.png,7"), "7", {}),
     ("more numbers than classes", TABLE.replace("dog", "0").replace("cat", "9"), "9",
      {"class_names": ["cat", "dog"]}),
+    ("labels that differ in case alone", TABLE.replace("3.png,cat", "3.png,Cat"), "labels Cat and cat, which", {}),
     ("a label far beyond the others", TABLE.replace("dog", "0").replace("7.png,cat", "7.png,65535").replace("cat", "1"),
      "labels up to 65535 \\(.*7.png", {}),
     ("a file named twice", TABLE + "\n3.png,dog", "3.png", {}),
@@ -244,6 +245,11 @@ for _name, _text, _told, _settings in (
     ("a row with too few columns", TABLE + "\n3", "labels.csv", {}),
 ):  # fmt: skip
     CASES[_name] = (lambda root, text=_text: labelled(root, text), _told, _settings)
+
+
+@case("a label file in other letters", "Labels.CSV: would be a label file, but for the letters of its name")
+def _(root):
+    labelled(root, TABLE, "Labels.CSV")
 
 
 @case("JSON lines that are none", "metadata.jsonl")

@@ -56,6 +56,16 @@ def test_a_good_set_is_taken(monkeypatch, tmp_path, capsys):
     assert "0 problems, 0 warnings" in capsys.readouterr().out
 
 
+def test_a_table_that_nobody_read_is_told_by_both(monkeypatch, tmp_path, capsys):
+    root = good(tmp_path / "in", ("",), 20)
+    (root / "boxes.csv").write_text("file,label\n")
+    chain(monkeypatch, root, tmp_path / "out", num_shards=3)
+    assert capsys.readouterr().err.count("boxes.csv was not read; if it labels the images, call it") == 1
+    assert Contents.read(tmp_path / "out" / "contents.json").warnings[0].startswith("boxes.csv was not read")
+    assert check_data.main([str(root), "--sheet", str(tmp_path / "s.png")]) == 0
+    assert "warning: boxes.csv was not read" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_set_is_refused_in_words(monkeypatch, tmp_path, capsys, name):
     build, told, settings = CASES[name]

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from privimage.data.array_keys import choose
-from privimage.data.classes import MAX_CLASSES, named, of_numbers, one_class
+from privimage.data.classes import MAX_CLASSES, check_case, named, of_numbers, one_class
 from privimage.data.parts import part_of, splits
 from privimage.data.record import BadImage, Collection, Content, Problem, Record, Split, printable
 from privimage.errors import UserError
@@ -209,6 +209,7 @@ def _classes(
     if len({group.in_words for group in groups}) > 1:
         raise UserError(f"{where} labels some images by names and others by numbers; expected one of the two.")
     if vocabulary:
+        check_case(list(vocabulary), declared or number_names, where)
         in_order = list(number_names or sorted(vocabulary))
         if strangers := sorted(set(vocabulary) - set(in_order)):
             raise UserError(

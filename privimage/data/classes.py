@@ -47,6 +47,22 @@ def in_declared_order(
     return tuple(found)
 
 
+def check_case(labels: Sequence[str], declared: Sequence[str] | None, where: str) -> None:
+    """Two labels that differ in case alone are one class that was written in two ways, unless both are declared.
+
+    Raises:
+        UserError: if there are such.
+    """
+    seen: dict[str, str] = {}
+    for label in sorted(labels):
+        other = seen.setdefault(label.casefold(), label)
+        if other != label and not {other, label} <= set(declared or ()):
+            raise UserError(
+                f"{where} has the labels {printable(other)} and {printable(label)}, which differ in case alone; "
+                "expected one name a class, mend the labels."
+            )
+
+
 def named(
     found: Sequence[str], source: Source, declared: Sequence[str] | None, where: str
 ) -> tuple[tuple[str, ...], list[int]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from privimage.data.classes import MAX_CLASSES, in_declared_order, of_numbers
+from privimage.data.classes import MAX_CLASSES, check_case, in_declared_order, of_numbers
 from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.settings import Source
@@ -55,6 +55,7 @@ def meaning_of(
             source, declared, where,
         )  # fmt: skip
         return Meaning(named, numbers, "a whole number from 0, as in most rows")
+    check_case(names, declared, where)
     named = in_declared_order(names, source, declared, where)
     return Meaning(named, {name: label for label, name in enumerate(named)}, "a name and no number, as in most rows")
 

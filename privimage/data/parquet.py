@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from privimage.data.arrays import MAX_IMAGES
-from privimage.data.classes import MAX_CLASSES, named, of_numbers, one_class
+from privimage.data.classes import MAX_CLASSES, check_case, named, of_numbers, one_class
 from privimage.data.files import files_in, path_of
 from privimage.data.messages import reason, shown
 from privimage.data.parquet_columns import features, image_column, is_text, label_column
@@ -130,6 +130,7 @@ def _classes(
         return names, dict(enumerate(label_of))
     if is_text(first.label.type):
         found = sorted(_texts(tables, where))
+        check_case(found, declared, where)
         names, label_of = named(found, source, declared, where)
         return names, dict(zip(found, label_of))
     found = {int(value) for table in tables for value in _values(table) if value is not None}

@@ -40,6 +40,12 @@ class Problem:
         return f"{printable(self.name)}: {printable(self.what)}; {printable(self.fix)}."
 
 
+class Note(NamedTuple):
+    """Something about the source that is no problem, but that a person should know: a sentence."""
+
+    text: str
+
+
 class BadImage(Exception):
     """One image cannot be used: what is wrong with it and how to mend it; ``skippable`` as of a `Problem`."""
 
@@ -54,12 +60,12 @@ class Collection:
 
     ``form`` says in words what the source was taken for; ``items`` starts the list from its beginning, in an order that
     is always the same, with the problems of single records where those records would be. Listing reads no pixels and
-    holds few names at a time.
+    holds few names at a time; notes may come with it.
     """
 
     form: str
     class_names: tuple[str, ...]
-    items: Callable[[], Iterator[Record | Problem]]
+    items: Callable[[], Iterator[Record | Problem | Note]]
 
 
 def printable(text: str) -> str:

@@ -72,3 +72,12 @@ def test_numbers_without_gaps_are_classes(tmp_path, form):
     found = read(written(tmp_path, form, [0, 1, 2, 0, 1, 2, 0, 1, 2, 2]), form)
     assert found.class_names == ("0", "1", "2")
     assert [item.label for item in found.items()] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("form", PLACE)
+def test_names_that_differ_in_case_alone_are_refused(tmp_path, form):
+    labels = ["cat", "Cat"] * 5
+    path = written(tmp_path, form, np.array(labels, object) if form == "hdf5" else labels)
+    with pytest.raises(UserError, match="has the labels Cat and cat, which differ in case alone; expected one name"):
+        read(path, form)
+    assert read(path, form, ("cat", "Cat")).class_names == ("cat", "Cat")

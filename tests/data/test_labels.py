@@ -225,6 +225,17 @@ def test_a_class_that_was_not_declared_is_told_for_each_row_and_one_without_rows
     ]
 
 
+def test_labels_that_differ_in_case_alone_are_refused_unless_both_are_declared(tmp_path):
+    made(tmp_path, FILES, labels_csv="file,label\n1.png,cat\n2.png,Cat\nsub/3.png,dog\n")
+    with pytest.raises(
+        UserError, match="labels.csv has the labels Cat and cat, which differ in case alone; expected one"
+    ):
+        read(tmp_path)
+    assert read(tmp_path, ("Cat", "cat", "dog")) == (
+        ("Cat", "cat", "dog"), {"1.png": (1, None), "2.png": (0, None), "sub/3.png": (2, None)}, []
+    )  # fmt: skip
+
+
 def test_many_classes_without_rows_are_told_in_few_lines(tmp_path):
     made(tmp_path, FILES, labels_csv=table())
     told = [str(problem) for problem in read(tmp_path, ("cat", "dog", *map(str, range(300))))[2]]
