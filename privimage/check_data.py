@@ -7,6 +7,7 @@ images of each class, sizes, how they are stored, copies within and across the p
 from __future__ import annotations
 
 import argparse
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,14 @@ from privimage.config import check_source
 from privimage.data import reader
 from privimage.data.reading import Part, Square
 from privimage.data.record import Collection, Problem, printable
-from privimage.data.survey import Seen, duplicates, square_hash, warnings_of
+from privimage.data.survey import Seen, duplicates, square_hash, unused, warnings_of
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.reporting.grid import contact_sheet, default_per_class, sheet_classes
 from privimage.schema import build
 from privimage.settings import Source
 
+SHEET = Path("contact-sheet.png")
 RESOLUTION = 64  # of the squares that are compared and shown
 
 
@@ -52,7 +54,8 @@ def run(collection: Collection, source: Source) -> Found:
     found = Found(collection.form, collection.class_names, np.zeros((len(collection.class_names), 2), np.int64))
     hashes, is_test, names = array("Q"), bytearray(), []
     shown = set(sheet_classes(len(collection.class_names)).tolist())
-    for item in progress(Part(collection, source), "check-data", None):
+    part = Part(collection, source)
+    for item in progress(part, "check-data", None):
         if not isinstance(item, Square):
             found.problems.append(item[1])
             continue
@@ -65,7 +68,7 @@ def run(collection: Collection, source: Source) -> Found:
         names.append(item.name)
     copies = duplicates(np.array(hashes, np.uint64), np.frombuffer(is_test, np.uint8).astype(bool))
     alike = warnings_of(copies, [[names[i] for i in group] for group in copies.examples])
-    found.warnings = [*_doubts(found), *found.seen.warnings(), *alike]
+    found.warnings = [*part.notes, *_doubts(found), *found.seen.warnings(), *alike]
     return found
 
 
@@ -75,9 +78,7 @@ def _doubts(found: Found) -> Iterator[str]:
         yield f"{train} training images and {test} test images: the workflow needs some of both."
     if len(found.class_names) == 1:
         yield "one class only: the images are taken as unlabelled, and no classifier can be measured."
-    for name, (kept, _) in zip(found.class_names, found.counts):
-        if not kept:
-            yield f'class "{printable(name)}" has no training image.'
+    yield from unused(found.class_names, found.counts[:, 0].tolist())
 
 
 def told(found: Found, where: str) -> str:
@@ -101,18 +102,22 @@ def told(found: Found, where: str) -> str:
     return "\n".join(lines)
 
 
-def _check_sheet(sheet: Path, source: Path) -> None:
-    """The contact sheet takes no image's place, nor a device's.
+def _unfit(sheet: Path, source: str) -> str | None:
+    """Why the contact sheet may not be written there, if so: it takes no image's place, nor a device's."""
+    place, images = (Path(os.path.realpath(path)) for path in (sheet, source))  # pathlib's own raises for loops
+    if images in (place, *place.parents):
+        return "lies among the images"
+    return "is no file" if os.path.exists(sheet) and not os.path.isfile(sheet) else None
 
-    Raises:
-        UserError: if it would.
-    """
-    inside = source.resolve() in (sheet.resolve(), *sheet.resolve().parents)
-    if inside or (sheet.exists() and not sheet.is_file()):
-        raise UserError(
-            f"--sheet is {printable(str(sheet))}, which {'lies among the images' if inside else 'is no file'}; "
-            "expected a PNG to write elsewhere."
-        )
+
+def _write_sheet(sheet: Path, found: Found) -> str:
+    """What a person is told of the sheet: where it is, or why it is not. The exit code does not depend on it."""
+    labels, pixels = zip(*found.sheet)
+    try:
+        write_private(sheet, contact_sheet(np.stack(pixels), np.array(labels), found.class_names))
+    except UserError as error:
+        return f"warning: there is no contact sheet: {error}"
+    return f"some of the images, for your eyes: {printable(str(sheet))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,16 +130,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attribute", help="CelebA's attribute that labels the images")
     parser.add_argument("--max-pixels", type=cli.count, default=Source.max_pixels, help="refuse larger images")
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error", help="skip: bad images may be")
-    parser.add_argument("--sheet", type=Path, default=Path("contact-sheet.png"), help="PNG to write, of real images")
+    parser.add_argument("--sheet", type=Path, help=f"PNG to write, of real images [{SHEET}]")
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in ("source", "path", "variant", "attribute", "max_pixels")}
     source = build(Source, {**given, "resolution": RESOLUTION, "channels": 3})
     check_source("check-data", source)
-    _check_sheet(args.sheet, Path(args.path))
+    sheet, unfit = args.sheet or SHEET, _unfit(args.sheet or SHEET, source.path or "")
+    if unfit and args.sheet:
+        raise UserError(f"--sheet is {printable(str(sheet))}, which {unfit}; expected a PNG to write elsewhere.")
     found = run(reader(source.source)(source, args.class_names), source)
     print(told(found, args.path))
-    if found.sheet:
-        labels, pixels = zip(*found.sheet)
-        write_private(args.sheet, contact_sheet(np.stack(pixels), np.array(labels), found.class_names))
-        print(f"some of the images, for your eyes: {args.sheet}")
+    if unfit:
+        print(f"no contact sheet was written, since {SHEET} {unfit}; `--sheet` names another place.")
+    elif found.sheet:
+        print(_write_sheet(sheet, found))
     return int(found.fatal(skip=args.on_bad_image == "skip"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
+import io
 import json
 import math
+import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from privimage import __version__
 from privimage.errors import UserError
@@ -18,6 +22,9 @@ from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
           "fid", "accuracy", "report")  # fmt: skip
+
+BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def parser(stage: str, doc: str, settings: type | None = None) -> argparse.ArgumentParser:
@@ -77,16 +84,78 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def run(main: Callable[[], Any]) -> Any:
-    """Run a stage's ``main``; a user's mistake ends it with one sentence and exit code 2."""
+    """Run a stage's ``main``; what the user can mend ends it with one sentence and exit code 2.
+
+    Characters that the terminal's encoding lacks are printed as escapes. Where nobody reads what is printed any further
+    (``| head``), it ends without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return main()
+        return _printed(main)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _leave(2, str(error))
+    except BrokenPipeError:
+        if not any(map(_is_broken, (sys.stdout, sys.stderr))):
+            raise
+        _leave(BROKEN_PIPE)
+    except OSError as error:
+        from privimage.data.messages import shown
+
+        if isinstance(error, PermissionError) and error.filename:
+            _leave(2, f"{shown(error.filename)} cannot be reached ({error.strerror}); mend the permissions.")
+        if error.errno not in FULL or error.filename:
+            raise
+        _leave(2, f"the output cannot be written ({error.strerror}); make room, or send it elsewhere.")
+
+
+def _printed(main: Callable[[], Any]) -> Any:
+    """What ``main`` returns or exits with; all it printed has arrived, or an error says that it has not."""
+    try:
+        done = main()
+    except SystemExit:
+        _flush()
+        raise
+    _flush()
+    return done
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether it is a pipe that nobody reads."""
+    try:
+        pipe = select.poll()
+        pipe.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in pipe.poll(0))
+    except (AttributeError, OSError, ValueError):  # no stream, or none of the system's
+        return False
+
+
+def _leave(code: int, told: str = "") -> NoReturn:
+    """Exit with a sentence, if any; what cannot be printed is dropped, lest it fail once more at the exit."""
+    try:
+        if told:
+            print(f"error: {told}", file=sys.stderr)
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code) from None
 
 
 def main() -> None:
     """``privimage``: check images, or print the version and what each stage does."""
+    code = run(_command)
+    if code is not None:
+        raise SystemExit(code)
+
+
+def _command() -> int | None:
+    """The exit code of the command that was given, None where the stages were listed."""
     made = argparse.ArgumentParser(prog="privimage", description="Check images, or list the stages of the workflow.")
     made.add_argument("--version", action="version", version=__version__)
     made.add_argument("command", nargs="?", choices=("check-data",), help="check-data PATH: is anything wrong with it?")
@@ -94,13 +163,14 @@ def main() -> None:
     if args.command:
         from privimage import check_data
 
-        raise SystemExit(run(lambda: check_data.main(sys.argv[2:])))
+        return check_data.main(sys.argv[2:])
     made.parse_args(rest)
     print(f"privimage {__version__}\n")
     for stage in STAGES:
         print(f"  python -m privimage.{stage:11}{_first_line(stage)}")
     print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
     print("Before that: `privimage check-data PATH` says what is wrong with your images.")
+    return None
 
 
 def _first_line(stage: str) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from privimage import cli
 from privimage.artifacts import Contents, ImageSet, Provenance, write_bytes
 from privimage.data.record import Problem
-from privimage.data.survey import Seen, duplicates, warnings_of
+from privimage.data.survey import Seen, duplicates, unused, warnings_of
 from privimage.errors import UserError
 from privimage.reporting.grid import contact_sheet
 from privimage.settings import JoinSettings
@@ -77,7 +77,7 @@ def run(shards: Sequence[Shard], settings: JoinSettings, num_images: int | None,
     seen = Seen()
     for shard in shards:
         seen.merge(shard.seen)
-    warnings = [*doubts(train, num_images), *seen.warnings(), *warnings_of(found, examples)]
+    warnings = [*meta["notes"], *doubts(train, num_images), *seen.warnings(), *warnings_of(found, examples)]
     contents = Contents(
         form=meta["form"],
         train=dict(zip(names, train.counts)),
@@ -128,9 +128,7 @@ def doubts(train: ImageSet, num_images: int | None) -> Iterator[str]:
             f"{len(train.labels)} training images, and num_images is declared as {num_images}; the declared number is "
             "used for the guarantee, so mend it in the configuration if it is wrong."
         )
-    for name, count in zip(train.class_names, train.counts):
-        if not count:
-            yield f'class "{name}" has no training image.'
+    yield from unused(train.class_names, train.counts)
 
 
 def _columns(shards: Sequence[Shard]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

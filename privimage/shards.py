@@ -36,7 +36,7 @@ class Shard:
     Shapes: ``pixels`` uint8 [n, S, S, C]; each other array [n], one entry an image, ``positions`` rising.
     """
 
-    meta: dict[str, Any]  # settings, index, of, form, class_names, num_items, listing
+    meta: dict[str, Any]  # settings, index, of, form, class_names, num_items, listing, notes
     pixels: np.ndarray
     positions: np.ndarray
     labels: np.ndarray
@@ -123,6 +123,7 @@ def _fill(file: BinaryIO, part: Part, settings: dict[str, Any]) -> int:
         "class_names": part.collection.class_names,
         "num_items": part.num_items,
         "listing": part.listing,
+        "notes": part.notes,
     }
     told = {"meta": meta, "problems": problems, "seen": seen.plain(), "sha256": digest.hexdigest()}
     buffer = io.BytesIO()

@@ -79,6 +79,11 @@ for _name, _content, _told in (
     ("zero bytes", b"", "bad.png: the file is empty"),
     ("truncated PNG", png(1, (64, 64))[:-200], "bad.png: cannot be decoded"),
     ("truncated JPEG", png(1, (64, 64), form="JPEG")[:-400], "bad.png: cannot be decoded"),
+    (
+        "JPEG cut off and filled with zeros",
+        png(1, (64, 64), form="JPEG")[:-400] + bytes(400),
+        "bad.png: cannot be decoded",
+    ),
     ("text with an image's name", b"no image", "bad.png: not an image"),
     ("HTML with an image's name", b"<html><script>alert(1)</script></html>", "bad.png: not an image"),
     ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "bad.png: not an image"),
@@ -87,7 +92,7 @@ for _name, _content, _told in (
     ("pickle with an image's name", pickle.dumps({"a": 1}), "bad.png: not an image"),
     ("only a signature", b"\x89PNG\r\n\x1a\n", "bad.png: "),
     ("bomb of 9,000 x 9,000", claimed_png(9000, 9000, 9000), "bad.png: 9000 x 9000 pixels; expected at most"),
-    ("bomb of 20,000 x 20,000", claimed_png(20000, 20000, 10), "bad.png: "),
+    ("bomb of 20,000 x 20,000", claimed_png(20000, 20000, 10), "bad.png: .* pixels; expected at most 25000000"),
     ("claims more rows than it has", claimed_png(500, 500, 10), "bad.png: cannot be decoded"),
     ("animated GIF", animation("GIF"), "bad.png: an animation or stack of 3"),
     ("animated PNG", animation("PNG"), "bad.png: an animation or stack of 3"),
@@ -168,6 +173,12 @@ def _(root):
     good(root / "test", ("cat",))
 
 
+@case("a test part beside class folders", "has the folder test beside class folders, but no train")
+def _(root):
+    good(root)
+    good(root / "test")
+
+
 @case("a dangling link", "bad.png: a link that leads nowhere")
 def _(root):
     (good(root) / "cat" / "bad.png").symlink_to("gone.png")
@@ -220,6 +231,9 @@ for _name, _text, _told, _settings in (
     ("numbers and names mixed", TABLE.replace("3.png,cat", "3.png,7"), "7", {}),
     ("more numbers than classes", TABLE.replace("dog", "0").replace("cat", "9"), "9",
      {"class_names": ["cat", "dog"]}),
+    ("labels that differ in case alone", TABLE.replace("3.png,cat", "3.png,Cat"), "labels Cat and cat, which", {}),
+    ("a label far beyond the others", TABLE.replace("dog", "0").replace("7.png,cat", "7.png,65535").replace("cat", "1"),
+     "labels up to 65535 \\(.*7.png", {}),
     ("a file named twice", TABLE + "\n3.png,dog", "3.png", {}),
     ("a row that climbs out", TABLE + "\n../../etc/passwd,cat", "passwd", {}),
     ("an absolute row", TABLE + "\n/etc/passwd,cat", "passwd", {}),
@@ -231,6 +245,11 @@ for _name, _text, _told, _settings in (
     ("a row with too few columns", TABLE + "\n3", "labels.csv", {}),
 ):  # fmt: skip
     CASES[_name] = (lambda root, text=_text: labelled(root, text), _told, _settings)
+
+
+@case("a label file in other letters", "Labels.CSV: would be a label file, but for the letters of its name")
+def _(root):
+    labelled(root, TABLE, "Labels.CSV")
 
 
 @case("JSON lines that are none", "metadata.jsonl")
@@ -347,6 +366,12 @@ for _name, _arrays, _told, _settings in (
     ("npz: fractions as labels", {"labels": LABELS + 0.5}, "labels", {}),
     ("npz: labels below zero", {"labels": LABELS - 1}, "-1", {}),
     ("npz: more classes than declared", {"labels": LABELS * 4}, "4", {"class_names": ["cat", "dog"]}),
+    (
+        "npz: a label far beyond the others",
+        {"labels": np.where(np.arange(20) == 7, 99999, LABELS)},
+        "labels up to 99999 \\(images\\[7\\]\\)",
+        {},
+    ),
     ("npz: objects", {"labels": np.array([{}] * 20, object)}, "object", {}),
     ("npz: no images", {"images": PIXELS[:0], "labels": LABELS[:0]}, "images", {}),
 ):
@@ -374,6 +399,18 @@ def _(root):
         file["images"] = PIXELS
     with h5py.File(root / "a.h5", "w") as file:
         file["images"], file["labels"] = h5py.ExternalLink("other.h5", "images"), LABELS
+    return str(root / "a.h5")
+
+
+@case("HDF5: a heap of texts that never ends", "a.h5 is no HDF5 file that can be read \\(HDF5 does not end within")
+def _(root):
+    root.mkdir()
+    with h5py.File(root / "a.h5", "w") as file:
+        file["images"], file["labels"] = PIXELS, LABELS
+        file.attrs["class_names"] = ["cat", "dog"]
+    content = bytearray((root / "a.h5").read_bytes())
+    content[content.find(b"GCOL") + 24] = 255  # the length of the first text
+    (root / "a.h5").write_bytes(content)
     return str(root / "a.h5")
 
 

@@ -4,19 +4,26 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from bad_inputs import CASES, good, png
 
 from privimage import check_data, cli, preprocess, shard
 from privimage.artifacts import Contents, ImageSet
-from privimage.data import reader
+from privimage.data import hdf5_heap, reader
 from privimage.errors import UserError
 from privimage.settings import Source
 
 ROW = {"source": "auto", "resolution": 8, "channels": 3}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(hdf5_heap, "SECONDS", 2.0)
 
 
 def flags(folder):
@@ -47,6 +54,16 @@ def test_a_good_set_is_taken(monkeypatch, tmp_path, capsys):
     assert sum(ImageSet.read(tmp_path / "out" / "train.h5").counts) > 10
     assert check_data.main([str(tmp_path / "in"), "--sheet", str(tmp_path / "s.png")]) == 0
     assert "0 problems, 0 warnings" in capsys.readouterr().out
+
+
+def test_a_table_that_nobody_read_is_told_by_both(monkeypatch, tmp_path, capsys):
+    root = good(tmp_path / "in", ("",), 20)
+    (root / "boxes.csv").write_text("file,label\n")
+    chain(monkeypatch, root, tmp_path / "out", num_shards=3)
+    assert capsys.readouterr().err.count("boxes.csv was not read; if it labels the images, call it") == 1
+    assert Contents.read(tmp_path / "out" / "contents.json").warnings[0].startswith("boxes.csv was not read")
+    assert check_data.main([str(root), "--sheet", str(tmp_path / "s.png")]) == 0
+    assert "warning: boxes.csv was not read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -153,6 +170,61 @@ def test_unreadable_files_and_folders_are_named(tmp_path, locked):
             os.seteuid(0)
         (root / locked).chmod(0o755)
     assert locked in told and "Permission denied" in told, told
+
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+def arrays(root):
+    root.mkdir()
+    np.savez(root / "a.npz", images=np.zeros((9, 8, 8), np.uint8))
+
+
+def tables(root):
+    root.mkdir()
+    (root / "a.parquet").write_bytes(b"PAR1")
+
+
+def batches(root):
+    root.mkdir()
+    (root / "data_batch_1").write_bytes(b"")
+
+
+def with_locked(name):
+    def build(root):
+        good(root)
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(0)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("build", "mode", "told"),
+    [
+        (good, 0o444, "Permission denied"),
+        (arrays, 0o444, "a.npz cannot be reached (Permission denied); mend"),
+        (tables, 0o444, "a.parquet cannot be reached (Permission denied); mend"),
+        (batches, 0o444, "Permission denied"),
+        (with_locked("camelyon17_v1.0"), 0o755, "camelyon17_v1.0/: the folder cannot be listed (Permission denied)"),
+        (with_locked("ILSVRC"), 0o755, "ILSVRC/: the folder cannot be listed (Permission denied)"),
+        (with_locked("raw"), 0o755, "raw cannot be listed (Permission denied)"),
+    ],
+)
+def test_folders_that_may_not_be_entered_are_told(tmp_path, build, mode, told):
+    """In a process without privileges, since root may enter anything."""
+    root = tmp_path / "in"
+    build(root)
+    root.chmod(mode)
+    before = UNPRIVILEGED if os.geteuid() == 0 else []
+    if before and (not shutil.which("setpriv") or subprocess.run([*before, "ls", str(root / "x")]).returncode == 0):
+        pytest.skip("root here, and no setpriv that takes its privileges away")
+    command = [sys.executable, "-c", "from privimage.cli import main; main()", "check-data", str(root)]
+    done = subprocess.run([*before, *command], capture_output=True, text=True, cwd=tmp_path)
+    for folder in (root, *root.glob("*/")):
+        folder.chmod(0o755)
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+    assert told in done.stdout + done.stderr
 
 
 def read(source):

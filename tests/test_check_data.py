@@ -131,7 +131,38 @@ def test_bytes_of_0_and_1_are_doubted():
 
 
 @pytest.mark.parametrize("sheet", ["/proc/x/s.png", "/dev/null/s.png"])
-def test_a_sheet_that_cannot_be_written_is_one_sentence(tmp_path, capsys, sheet):
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_sheet_that_cannot_be_written_changes_no_exit_code(tmp_path, capsys, sheet, code):
+    root = good(tmp_path / "in")
+    if code:
+        (root / "cat" / "bad.png").write_bytes(b"no image")
+    assert cli.run(lambda: check_data.main([str(root), "--sheet", sheet])) == code
+    out, err = capsys.readouterr()
+    assert f"{code} problems, 0 warnings\nwarning: there is no contact sheet: " in out
+    assert "cannot be written" in out and "error" not in err
+
+
+def test_where_one_stands_among_the_images_no_sheet_is_written_unless_a_place_is_named(tmp_path, monkeypatch, capsys):
+    root = good(tmp_path / "in")
+    monkeypatch.chdir(root)
+    assert cli.run(lambda: check_data.main(["."])) == 0
+    assert capsys.readouterr().out.endswith(
+        "no contact sheet was written, since contact-sheet.png lies among the images; `--sheet` names another place.\n"
+    )
+    assert cli.run(lambda: check_data.main([".", "--sheet", "../s.png"])) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "s.png"]
+    assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
+
+
+def test_a_path_that_leads_back_to_itself_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(SystemExit):
-        cli.run(lambda: check_data.main([str(good(tmp_path / "in")), "--sheet", sheet]))
-    assert "error: " in (told := capsys.readouterr().err) and "cannot be written" in told and "Traceback" not in told
+        cli.run(lambda: check_data.main([str(tmp_path / "loop")]))
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_many_classes_without_images_are_told_in_few_lines():
+    found = found_of(record(grey(1)), record(grey(2), 0, "test"), class_names=tuple(map(str, range(5000))))
+    assert len(found.warnings) == 11
+    assert found.warnings[-1] == "4989 more classes have no training image."
+    assert len(check_data.told(found, "x").splitlines()) < 80

@@ -1,5 +1,10 @@
 """The command line: a user's mistake is one sentence and exit code 2; help shows the settings."""
 
+import errno
+import os
+import subprocess
+import sys
+
 import pytest
 
 from privimage import __version__, cli
@@ -20,6 +25,60 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys):
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda: 1 / 0)
+
+
+PRINTS = "import sys; from privimage import cli; from privimage.errors import UserError\n"
+MANY = PRINTS + "cli.run(lambda: [print('line', n) for n in range(100_000)])"
+
+
+def ran(code, **options):
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | options.pop("env", {})
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=env, **options)
+
+
+def test_where_nobody_reads_on_it_ends_without_a_word():
+    for code in (MANY, PRINTS + "sys.argv = ['privimage', '--help']; cli.main()"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = ran(code, stdout=writing)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_a_broken_pipe_that_is_not_the_output_s_keeps_its_traceback():
+    def main():
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError):
+        cli.run(main)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("code", [MANY, PRINTS + "cli.run(lambda: print('one line'))"])
+def test_an_output_that_is_full_is_one_sentence(code):
+    with open("/dev/full", "w") as full:
+        done = ran(code, stdout=full)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: the output cannot be written (No space left on device); make room, or send it elsewhere.\n"
+    )
+
+
+def test_what_the_encoding_lacks_is_printed_as_escapes():
+    code = PRINTS + "cli.run(lambda: print('k\u00e4se \u732b'))"
+    done = ran(code, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "k\\xe4se \\u732b\n", "")
+
+
+def test_what_may_not_be_reached_is_one_sentence(capsys):
+    def main():
+        raise PermissionError(errno.EACCES, "Permission denied", "/a/b")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: /a/b cannot be reached (Permission denied); mend the permissions.\n"
 
 
 def test_settings_come_from_json_checked():

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from privimage.data.array_keys import choose
-from privimage.data.classes import MAX_CLASSES, named, of_numbers, one_class
+from privimage.data.classes import MAX_CLASSES, check_case, named, of_numbers, one_class
 from privimage.data.parts import part_of, splits
 from privimage.data.record import BadImage, Collection, Content, Problem, Record, Split, printable
 from privimage.errors import UserError
@@ -23,6 +23,7 @@ from privimage.settings import Source
 
 PIXELS = ("uint8", "uint16", "bool", "float16", "float32", "float64")
 MAX_IMAGES = 100_000_000
+STRETCH = 2**20  # labels that are looked at together
 
 
 class Array(Protocol):
@@ -208,6 +209,7 @@ def _classes(
     if len({group.in_words for group in groups}) > 1:
         raise UserError(f"{where} labels some images by names and others by numbers; expected one of the two.")
     if vocabulary:
+        check_case(list(vocabulary), declared or number_names, where)
         in_order = list(number_names or sorted(vocabulary))
         if strangers := sorted(set(vocabulary) - set(in_order)):
             raise UserError(
@@ -218,8 +220,24 @@ def _classes(
         return names, [of_name[name] for name in vocabulary]
     if number_names is not None:
         return named(number_names, source, declared, where)
-    count = 1 + max(max(group.numbers) for group in groups)
-    return of_numbers(count, source, declared, where), list(range(count))
+    names = of_numbers(_distinct(groups), partial(_rows_of, groups), source, declared, where)
+    return names, list(range(len(names)))
+
+
+def _distinct(groups: Sequence[Group]) -> set[int]:
+    """The numbers that label images, or so many of them that they are too many."""
+    found: set[int] = set()
+    for group in groups:
+        for start in range(0, group.num_images, STRETCH):
+            found.update(group.numbers[start : start + STRETCH])
+            if len(found) > 2 * MAX_CLASSES:
+                return found | {max(max(group.numbers) for group in groups)}
+    return found
+
+
+def _rows_of(groups: Sequence[Group], number: int) -> Iterator[str]:
+    for group in groups:
+        yield from (f"{group.entry.name}[{index}]" for index, own in enumerate(group.numbers) if own == number)
 
 
 def _items(groups: Sequence[Group], label_of: Sequence[int]) -> Iterator[Record | Problem]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
+from itertools import islice
 
 from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.settings import Source
 
 MAX_CLASSES = 100_000
+NAMED_ROWS = 3  # that an error names
 FLAT_NAME = "image"  # the class of images without labels
 
 
@@ -45,6 +47,22 @@ def in_declared_order(
     return tuple(found)
 
 
+def check_case(labels: Sequence[str], declared: Sequence[str] | None, where: str) -> None:
+    """Two labels that differ in case alone are one class that was written in two ways, unless both are declared.
+
+    Raises:
+        UserError: if there are such.
+    """
+    seen: dict[str, str] = {}
+    for label in sorted(labels):
+        other = seen.setdefault(label.casefold(), label)
+        if other != label and not {other, label} <= set(declared or ()):
+            raise UserError(
+                f"{where} has the labels {printable(other)} and {printable(label)}, which differ in case alone; "
+                "expected one name a class, mend the labels."
+            )
+
+
 def named(
     found: Sequence[str], source: Source, declared: Sequence[str] | None, where: str
 ) -> tuple[tuple[str, ...], list[int]]:
@@ -60,25 +78,51 @@ def named(
     return names, [label_of[name] for name in found]
 
 
-def of_numbers(count: int, source: Source, declared: Sequence[str] | None, where: str) -> tuple[str, ...]:
+def of_numbers(
+    found: Set[int], rows: Callable[[int], Iterable[str]], source: Source, declared: Sequence[str] | None, where: str
+) -> tuple[str, ...]:
     """The names of classes that a source only numbers from 0: the declared ones, else the numbers themselves.
 
+    ``rows`` names the images that have a number: the error of one that is out of place says where it stands.
+
     Raises:
-        UserError: if there are none, absurdly many, more than were declared, or another number than a public row says.
+        UserError: if there are none, absurdly many, more than were declared, or another number than a public row says;
+            or, where neither says how many there should be, if one of them is the label of no image.
     """
-    if not 0 < count <= MAX_CLASSES:
+    highest = max(found, default=-1)
+    if not 0 <= highest < MAX_CLASSES:
         raise UserError(
-            f"{where} has labels up to {count - 1}; expected whole numbers from 0 to at most {MAX_CLASSES - 1}: number "
-            "the classes from 0."
+            f"{where} has labels up to {_placed(highest, rows)}; expected whole numbers from 0 to at most "
+            f"{MAX_CLASSES - 1}: number the classes from 0."
         )
-    if declared is None:
-        return in_declared_order([str(number) for number in range(count)], source, None, where)
-    if count > len(declared):
+    if declared is not None:
+        if highest >= len(declared):
+            raise UserError(
+                f"{where} numbers its classes up to {_placed(highest, rows)}; expected at most {len(declared) - 1}, "
+                f"since {len(declared)} are declared."
+            )
+        return tuple(declared)
+    if source.num_classes is not None and highest >= source.num_classes:
         raise UserError(
-            f"{where} numbers its classes up to {count - 1}; expected at most {len(declared) - 1}, since "
-            f"{len(declared)} are declared."
+            f"{where} numbers its classes up to {_placed(highest, rows)}; expected at most {source.num_classes - 1}, "
+            "by the row's `num_classes`."
         )
-    return tuple(declared)
+    gaps = [number for number in range(highest) if number not in found]
+    if gaps and source.num_classes is None:
+        told = f"{', '.join(map(str, gaps[:3]))}{f' and {len(gaps) - 3} more numbers' if len(gaps) > 3 else ''}"
+        raise UserError(
+            f"{where} has labels up to {_placed(highest, rows)}, but no image has {told}; expected every number from 0 "
+            "to the largest: mend the labels, number the classes from 0 without gaps, or say how many there are "
+            "(`class_names`, or a public row's `num_classes`)."
+        )
+    return in_declared_order([str(number) for number in range(highest + 1)], source, None, where)
+
+
+def _placed(number: int, rows: Callable[[int], Iterable[str]]) -> str:
+    """A number and the first images that have it."""
+    names = [printable(name)[:100] for name in islice(rows(number), NAMED_ROWS + 1)]
+    more = " and others" if len(names) > NAMED_ROWS else ""
+    return f"{number} ({', '.join(names[:NAMED_ROWS])}{more})" if names else str(number)
 
 
 def one_class(source: Source, declared: Sequence[str] | None, why: str) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from privimage.data.jpeg import check_jpeg
+from privimage.data.orientation import turned
 from privimage.data.png import check_png
 from privimage.data.record import BadImage, Content
 from privimage.data.tiff import check_tiff
@@ -21,6 +23,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA"
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 Image.init()  # `formats` finds only what is loaded
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of, such as broken EXIF, shows in no picture
+PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS or 0
+CHECKS = {"JPEG": check_jpeg, "MPO": check_jpeg, "PNG": check_png, "TIFF": check_tiff}
 DARK = "uint8 array of 0 and 1"
 MAX_ASPECT = 20  # beyond it, the centre square would keep less than a twentieth of the picture
 MIN_SIDE = 4
@@ -53,33 +58,35 @@ def upright(content: Content, max_pixels: int) -> tuple[Image.Image, str]:
 def _from_file(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     if not content:
         raise BadImage("the file is empty", "copy it anew or remove it")
+    # Some formats reserve memory before the size is known here: Pillow's own limit holds until then, but never first.
+    Image.MAX_IMAGE_PIXELS = max(PILLOW_LIMIT, max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage(
-                    f"{width} x {height} pixels; expected at most {max_pixels} pixels (a decompression bomb?)",
-                    "make it smaller, or raise `preprocess.max_pixels`",
-                )
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's MPO leads with the picture
-                raise BadImage(f"an animation or stack of {image.n_frames} pictures", "keep the one that counts")
-            image.load()
-            stored = f"{image.format} {image.mode}"
-            if image.format == "PNG":
-                check_png(content, image)
-            elif image.format == "TIFF":
-                check_tiff(image)
-            if "exif" in image.info or image.format == "TIFF":
-                image = ImageOps.exif_transpose(image)
-            return _eight_bits(image), stored
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(f"{width} x {height}", max_pixels)
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's MPO leads with the picture
+            raise BadImage(f"an animation or stack of {image.n_frames} pictures", "keep the one that counts")
+        image.load()
+        stored = f"{image.format} {image.mode}"
+        if check := CHECKS.get(image.format):
+            check(content, image)
+        return _eight_bits(turned(image)), stored
+    except Image.DecompressionBombError:
+        raise _too_large(f"more than {2 * Image.MAX_IMAGE_PIXELS}", max_pixels) from None
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
         raise BadImage("not an image in a known format", "remove it, or convert it to PNG") from None
     except Exception as error:  # Pillow's decoders raise errors of many kinds; all mean a bad file
         raise BadImage(f"cannot be decoded ({error or type(error).__name__})", "copy it anew or remove it") from error
+
+
+def _too_large(size: str, max_pixels: int) -> BadImage:
+    return BadImage(
+        f"{size} pixels; expected at most {max_pixels} pixels (a decompression bomb?)",
+        "make it smaller, or raise `preprocess.max_pixels`",
+    )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from privimage.data import reader
 from privimage.data.files import unlisted
 from privimage.data.messages import shown
 from privimage.data.record import Collection, printable
-from privimage.data.tree import READABLE, is_archive, is_hidden
+from privimage.data.tree import READABLE, is_archive, is_hidden, leads_to_folder
 from privimage.errors import UserError
 from privimage.settings import Source
 
@@ -149,7 +149,7 @@ def look_at(folder: Path) -> Look:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
-                if entry.is_dir():
+                if leads_to_folder(entry):
                     folders.add(entry.name)
                 elif entry.name.lower().endswith(IMAGES):
                     has_images = True
@@ -176,7 +176,7 @@ def _idx(look: Look) -> tuple[str, str] | None:
     found = set()
     for within in IDX_FOLDERS:
         folder = look.path / within
-        if within.partition("/")[0] in ("", *look.folders) and folder.is_dir():
+        if within.partition("/")[0] in ("", *look.folders) and os.path.isdir(folder):
             names = (look if not within else look_at(folder)).files
             found |= {_idx_source(folder, name) for name in names if IDX.search(name)}
     if len({name for name, _ in found}) > 1:
@@ -206,7 +206,7 @@ def _published(look: Look) -> str | None:
         "celeba": "img_align_celeba" in folders or "img_align_celeba.zip" in files,
         "camelyon17": _is_camelyon(look.path) or _is_camelyon(look.path / "camelyon17_v1.0"),
         "imagenet": "ILSVRC2012_img_train.tar" in files
-        or any((look.path / deep / "Data/CLS-LOC").is_dir() for deep in ("", "ILSVRC")),
+        or any(os.path.isdir(look.path / deep / "Data/CLS-LOC") for deep in ("", "ILSVRC")),
     }
     found = [name for name, sign in signs.items() if sign]
     if len(found) > 1:
@@ -215,7 +215,7 @@ def _published(look: Look) -> str | None:
 
 
 def _is_camelyon(folder: Path) -> bool:
-    if not (folder / "metadata.csv").is_file():
+    if not os.path.isfile(folder / "metadata.csv"):  # pathlib raises where the folder may not be entered
         return False
     try:
         with open(folder / "metadata.csv", "rb") as file:

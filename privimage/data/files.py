@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def files_in(folder: Path, endings: Sequence[str]) -> list[Path]:
     """
     found = [path for path in listed(folder) if path.suffix.lower() in endings and path.name[0] != "."]
     for path in found:
-        if not path.is_file():
+        try:
+            regular = stat.S_ISREG(path.stat().st_mode)
+        except PermissionError as error:
+            raise UserError(f"{shown(path)} cannot be reached ({error.strerror}); mend the permissions.") from None
+        except OSError:
+            regular = False
+        if not regular:
             raise UserError(f"{shown(path)} is no regular file; remove it, or mend the link.")
     return found

@@ -19,14 +19,16 @@ from functools import partial
 from pathlib import Path
 
 from privimage.data.classes import in_declared_order, one_class
-from privimage.data.labels import label_file, labelled
+from privimage.data.labels import LABEL_FILES, label_file, labelled
 from privimage.data.parts import PARTS, splits
-from privimage.data.record import Collection, Problem, Record, Split, printable
+from privimage.data.record import Collection, Note, Problem, Record, Split, printable
 from privimage.data.tree import Tree, open_tree
 from privimage.errors import UserError
 from privimage.settings import Source
 
-TEXTS = (".txt", ".md", ".json", ".csv", ".pdf", ".html", ".xml")
+TEXTS = (".txt", ".md", ".json", ".jsonl", ".csv", ".pdf", ".html", ".xml")
+TABLES = (".csv", ".jsonl", ".txt")  # texts that may have been meant to label the images
+ABOUT = ("readme", "license", "licence")
 MAX_WRAPPERS = 8  # folders that hold one folder and nothing else
 
 
@@ -44,6 +46,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     if label_file(tree):
         return labelled(tree, {"": None}, source, class_names, is_text)
     folders = tree.folders()
+    _check_held_out(tree, folders, class_names or ())
     parts = {} if sorted(class_names or ()) == folders else _parts(tree, folders)
     if parts and any(label_file(tree, f"{part}/") for part in parts):
         return labelled(tree, {f"{part}/": split for part, split in parts.items()}, source, class_names, is_text)
@@ -53,7 +56,7 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
 def is_text(name: str) -> bool:
     """Whether a file at the root is a text about the images, not one of them."""
     name = name.lower()
-    return "/" not in name and (name.endswith(TEXTS) or name.startswith(("readme", "license", "licence")))
+    return "/" not in name and (name.endswith(TEXTS) or name.startswith(ABOUT))
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Wrapped:
                 yield item
             elif item.startswith(f"{self.folder}/"):
                 yield item[len(self.folder) + 1 :]
-            elif not is_text(item):
-                yield _stray(self.outer.called(item), f"the folder {self.folder}")
+            elif problem := _beside(self.outer.called(item), item, f"the folder {self.folder}"):
+                yield problem
 
     def folders(self, name: str = "") -> list[str]:
         return self.outer.folders(f"{self.folder}/{name}")
@@ -129,6 +132,20 @@ def _parts(tree: Tree, folders: Sequence[str]) -> dict[str, Split]:
     return {folder: split_of[part] for folder, part in known.items()}
 
 
+def _check_held_out(tree: Tree, folders: Sequence[str], declared: Sequence[str]) -> None:
+    """A folder ``test`` or ``val`` beside class folders would become a class of images of all classes."""
+    known = [folder for folder in folders if folder.lower() in PARTS]
+    if len(known) == len(folders) or "train" in {PARTS[folder.lower()] for folder in known}:
+        return
+    for folder in known:
+        if folder not in declared or tree.folders(folder):
+            raise UserError(
+                f"{tree.where} has the folder {printable(folder)} beside class folders, but no train; expected the "
+                f"class folders inside `train`, beside {printable(folder)}: move them there, or rename it if it is a "
+                "class."
+            )
+
+
 def _check_case(folders: Sequence[str], where: str) -> None:
     """Two folders whose names differ in case alone are one class that was split by mistake."""
     seen: dict[str, str] = {}
@@ -170,10 +187,11 @@ def _class_folders(tree: Tree, roots: Sequence[str]) -> list[str]:
     return found[0]
 
 
-def _items(tree: Tree, parts: dict[str, Split], labels: dict[str, int] | None) -> Iterator[Record | Problem]:
+def _items(tree: Tree, parts: dict[str, Split], labels: dict[str, int] | None) -> Iterator[Record | Problem | Note]:
     """``labels`` by class folder; None for images without class folders."""
     missing = {f"{part}/{name}" if part else name for part in parts or [""] for name in labels or ()}
-    top = tree.called("")
+    top, told = tree.called(""), f"the folders {', '.join(parts)}"
+    table, tables = "", 0  # the first that lies beside the images, and how many there are
     for item in tree.files():
         path = item.name.removeprefix(top) if isinstance(item, Problem) else item
         part, _, rest = path.partition("/") if parts else ("", "", path)
@@ -181,17 +199,32 @@ def _items(tree: Tree, parts: dict[str, Split], labels: dict[str, int] | None) -
         missing.discard(f"{part}/{folder}" if parts else folder)
         if isinstance(item, Problem):
             yield item
-        elif part in parts or not parts:
-            label = 0 if labels is None else labels.get(folder) if inside else None
-            if label is not None and (inside or not is_text(rest)):
-                yield Record(tree.called(item), label, parts.get(part), partial(tree.read, item))
-            elif not is_text(rest):
-                yield _stray(tree.called(item), "the class folders")
-        elif not is_text(item):
-            yield _stray(tree.called(item), f"the folders {', '.join(parts)}")
+            continue
+        within = part in parts or not parts
+        label = 0 if labels is None else labels.get(folder) if inside else None
+        name = rest if within else item
+        if within and label is not None and (inside or not is_text(rest)):
+            yield Record(tree.called(item), label, parts.get(part), partial(tree.read, item))
+        elif problem := _beside(tree.called(item), name, "the class folders" if within else told):
+            yield problem
+        elif name.lower().endswith(TABLES) and not name.lower().startswith(ABOUT):
+            table, tables = table or item, tables + 1
     for folder in sorted(missing):
         yield Problem(tree.called(f"{folder}/"), "the class folder holds no files", "add images to it or remove it")
+    if tables and len(labels or ()) < 2:
+        yield _unread(tree.called(table), tables - 1)
 
 
-def _stray(name: str, beside: str) -> Problem:
-    return Problem(name, f"lies beside {beside}", "move it into one of them or remove it")
+def _unread(name: str, others: int) -> Note:
+    more = f" and {others} more texts were" if others else " was"
+    return Note(f"{printable(name)}{more} not read; if it labels the images, call it one of {', '.join(LABEL_FILES)}.")
+
+
+def _beside(called: str, name: str, what: str) -> Problem | None:
+    """What is wrong with a file that lies beside folders or is no image; texts may lie there."""
+    if not is_text(name):
+        return Problem(called, f"lies beside {what}", "move it into one of them or remove it")
+    if name.lower() in LABEL_FILES:
+        fix = f"call it {name.lower()}, or remove it"
+        return Problem(called, "would be a label file, but for the letters of its name", fix, skippable=False)
+    return None

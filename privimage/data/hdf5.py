@@ -2,6 +2,7 @@
 
 Keys are those of `privimage.data.arrays`. Links to elsewhere, virtual datasets and external storage would read other
 files than the one that was named, so they are refused. An image may also be an encoded file, as variable-length uint8.
+What has no fixed length, texts and encoded files, is read by way of `hdf5_heap`; the rest, here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from privimage.data.arrays import Entry, collection, merged
 from privimage.data.classes import MAX_CLASSES
 from privimage.data.files import files_in, path_of
+from privimage.data.hdf5_heap import DamagedHeap, values
 from privimage.data.messages import reason, shown
 from privimage.data.parts import PARTS
 from privimage.data.record import BadImage, Collection, Content, printable
@@ -61,16 +63,19 @@ class _Dataset:
 
     def __init__(self, path: Path, key: str, name: str) -> None:
         try:
+            self._path, self._key = path, key
             self._file = _opened(path)
             self._dataset = self._found(key, name)
             self.shape = tuple(self._dataset.shape or ())
             self.encoded = h5py.check_vlen_dtype(self._dataset.dtype) == np.uint8
+            text = h5py.check_string_dtype(self._dataset.dtype)
+            self._in_heap = self.encoded or text is not None and text.length is None
             self.dtype, self._block_rows = self._type(name), self._rows_at_once(name)
         except UserError:
             raise
         except Exception as error:  # of a damaged file, h5py raises errors of many kinds
             raise UserError(f"{name} cannot be read ({reason(error)}); copy the file anew.") from None
-        self._start, self._block = 0, np.empty(0)
+        self._start, self._block = 0, []
 
     def row(self, index: int) -> Content:
         """Row ``index``: pixels, or the bytes of an encoded image.
@@ -81,12 +86,22 @@ class _Dataset:
         if not self._start <= index < self._start + len(self._block):
             self._start = index - index % self._block_rows
             try:
-                self._block = self._dataset[self._start : self._start + self._block_rows]
+                self._block = self._rows(self._start, min(self._start + self._block_rows, self.shape[0]))
             except Exception as error:  # as above; filters add errors of their own
-                self._block = np.empty(0)
-                raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew") from None
+                self._block = []
+                # Which of the images in a damaged heap are lost depends on the order in which they are asked for.
+                alone = not isinstance(error, DamagedHeap)
+                raise BadImage(f"cannot be read ({reason(error)})", "copy the file anew", skippable=alone) from None
         content = self._block[index - self._start]
-        return np.asarray(content, np.uint8).tobytes() if self.encoded else np.asarray(content)
+        return content if self.encoded else np.asarray(content)
+
+    def _rows(self, start: int, stop: int) -> Sequence[Any]:
+        if not self._in_heap:
+            return self._dataset[start:stop]
+        rows = values(self._path, self._key, start, stop)
+        if len(rows) != stop - start:
+            raise ValueError(f"{len(rows)} values in {stop - start} rows")
+        return rows
 
     def _found(self, key: str, name: str) -> h5py.Dataset:
         parent: Any = self._file
@@ -180,11 +195,11 @@ def _of_group(file: h5py.File, name: str, path: Path) -> list[str]:
 def _class_names(file: h5py.File, path: Path) -> list[str] | None:
     """From the attribute ``class_names``, or from ``metadata`` as this package writes it."""
     if "class_names" in file.attrs:
-        names = _texts(file, "class_names")
+        names = _texts(file, "class_names", path)
         if names is None:
             raise UserError(f"{shown(path)} has an attribute `class_names` that holds no texts; write it anew.")
         return names
-    metadata = _texts(file, "metadata") if "metadata" in file.attrs else None
+    metadata = _texts(file, "metadata", path) if "metadata" in file.attrs else None
     try:
         names = json.loads(metadata[0])["class_names"] if metadata else None
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -193,10 +208,11 @@ def _class_names(file: h5py.File, path: Path) -> list[str] | None:
     return names if is_list else None
 
 
-def _texts(file: h5py.File, name: str) -> list[str] | None:
+def _texts(file: h5py.File, name: str, path: Path) -> list[str] | None:
     """An attribute, if it is of texts. Of other types, reading a damaged one can end the whole process."""
     attribute = h5py.h5a.open(file.id, name.encode())
-    if attribute.get_type().get_class() != h5py.h5t.STRING or math.prod(attribute.shape) > MAX_CLASSES:
+    kind = attribute.get_type()
+    if kind.get_class() != h5py.h5t.STRING or math.prod(attribute.shape) > MAX_CLASSES:
         return None
-    texts = np.ravel(file.attrs[name]).tolist()
+    texts = values(path, name) if kind.is_variable_str() else np.ravel(file.attrs[name]).tolist()
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from privimage.data.classes import MAX_CLASSES, in_declared_order, of_numbers
+from privimage.data.classes import MAX_CLASSES, check_case, in_declared_order, of_numbers
 from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.settings import Source
@@ -24,8 +24,14 @@ class Meaning:
     expected: str
 
 
-def meaning_of(counts: Mapping[str, int], source: Source, declared: Sequence[str] | None, where: str) -> Meaning:
-    """What the texts mean; ``counts`` says how many rows have each.
+def meaning_of(
+    counts: Mapping[str, int],
+    files: Callable[[set[str]], Iterable[str]],
+    source: Source,
+    declared: Sequence[str] | None,
+    where: str,
+) -> Meaning:
+    """What the texts mean; ``counts`` says how many rows have each, ``files`` which files some of them label.
 
     They are the declared names if any of them is one; else numbers, unless more rows hold names.
 
@@ -43,8 +49,13 @@ def meaning_of(counts: Mapping[str, int], source: Source, declared: Sequence[str
             "names of classes, or whole numbers from 0."
         )
     if sum(counts[text] for text in numbers) >= sum(counts[text] for text in names):
-        named = of_numbers(max(numbers.values()) + 1, source, declared, where)
+        named = of_numbers(
+            set(numbers.values()),
+            lambda number: files({text for text, own in numbers.items() if own == number}),
+            source, declared, where,
+        )  # fmt: skip
         return Meaning(named, numbers, "a whole number from 0, as in most rows")
+    check_case(names, declared, where)
     named = in_declared_order(names, source, declared, where)
     return Meaning(named, {name: label for label, name in enumerate(named)}, "a name and no number, as in most rows")
 

@@ -25,6 +25,7 @@ from privimage.settings import Source
 
 LABEL_FILES = ("labels.csv", "metadata.csv", "metadata.jsonl", "labels.jsonl")
 CODES = (None, "train", "test", "val")  # of parts, as the rows hold them
+MAX_UNUSED = 10  # classes without a row that are told one by one
 MAX_BAD_ROWS = 10_000  # beyond it, the table as a whole is not what it should be
 
 
@@ -63,7 +64,7 @@ def labelled(
         missing = f"{where} has no label column (one of {', '.join(LABEL_COLUMNS)})"
         meaning = Meaning(one_class(source, declared, missing), {"": 0}, "")
     else:
-        meaning = meaning_of(table.counts(), source, declared, where)
+        meaning = meaning_of(table.counts(), table.files_with, source, declared, where)
     parts = table.parts(where)
     form = f"{tree.form} with {' and '.join(map(printable, table.files))}"
     form += ", split by folders" if any(parts) and not table.stated else ""
@@ -145,6 +146,11 @@ class Table:
         counted = Counter(self.codes)
         return {text: counted[code] for code, text in enumerate(self.texts)}
 
+    def files_with(self, texts: set[str]) -> Iterator[str]:
+        """The files that have one of these labels."""
+        codes = {self.places[text] for text in texts}
+        return (self.tree.called(name) for name, row in self.rows.items() if self.codes[row] in codes)
+
     def parts(self, where: str) -> list[Split]:
         """The split that each of ``CODES`` stands for.
 
@@ -198,9 +204,11 @@ def _items(
             what = "a row of the label file names it, but there is no such file (names must match to the letter)"
             yield Problem(tree.called(name), what, "add the file, or mend or remove the row")
     used = {labels[code] for code in set(table.codes)}
-    for label, name in enumerate(meaning.class_names):
-        if label not in used:
-            yield Problem(tree.called(table.files[0]), f"no row has the class {name}", "add rows, or do not declare it")
+    unused = [name for label, name in enumerate(meaning.class_names) if label not in used]
+    for name in unused[:MAX_UNUSED]:
+        yield Problem(tree.called(table.files[0]), f"no row has the class {name}", "add rows, or do not declare it")
+    if (more := len(unused) - MAX_UNUSED) > 0:
+        yield Problem(tree.called(table.files[0]), f"no row has one of {more} more classes", "add rows, as above")
 
 
 def _lies_free(item: str, files: Sequence[str], is_text: Callable[[str], bool]) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from privimage.data.arrays import MAX_IMAGES
-from privimage.data.classes import MAX_CLASSES, named, of_numbers, one_class
+from privimage.data.classes import MAX_CLASSES, check_case, named, of_numbers, one_class
 from privimage.data.files import files_in, path_of
 from privimage.data.messages import reason, shown
 from privimage.data.parquet_columns import features, image_column, is_text, label_column
@@ -130,11 +130,21 @@ def _classes(
         return names, dict(enumerate(label_of))
     if is_text(first.label.type):
         found = sorted(_texts(tables, where))
+        check_case(found, declared, where)
         names, label_of = named(found, source, declared, where)
         return names, dict(zip(found, label_of))
-    highest = max((value for table in tables for value in _values(table) if value is not None), default=-1)
-    count = int(highest) + 1
-    return of_numbers(count, source, declared, where), {number: number for number in range(count)}
+    found = {int(value) for table in tables for value in _values(table) if value is not None}
+    names = of_numbers(found, partial(_rows_of, tables), source, declared, where)
+    return names, {number: number for number in range(len(names))}
+
+
+def _rows_of(tables: Sequence[Table], number: int) -> Iterator[str]:
+    for table in tables:
+        yield from (_row(table, row) for row, value in enumerate(_values(table)) if value == number)
+
+
+def _row(table: Table, row: int) -> str:
+    return f"{table.name}, row {row}"
 
 
 def _texts(tables: Sequence[Table], where: str) -> set[str]:
@@ -182,7 +192,7 @@ def _items(files: Sequence[tuple[Table, Split]], label_of: dict[Any, int] | None
         with _open(table.path) as file, closing(_Images(table)) as images:
             for group in range(file.metadata.num_row_groups):
                 for place, value in enumerate(_labels(file, group, table)):
-                    name, load = f"{table.name}, row {row}", partial(images.load, group, place)
+                    name, load = _row(table, row), partial(images.load, group, place)
                     row += 1
                     if label_of is None:
                         yield Record(name, 0, split, load)

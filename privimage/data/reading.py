@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from privimage.data.decode import upright
-from privimage.data.record import BadImage, Collection, Content, Problem, Record, printable
+from privimage.data.record import BadImage, Collection, Content, Note, Problem, Record, printable
 from privimage.data.square import square
 from privimage.settings import Source
 
@@ -38,17 +38,22 @@ class Square(NamedTuple):
 class Part:
     """The ``index``-th of ``of`` equal parts of a collection; iterating reads it, once.
 
-    After the pass, ``num_items`` is the length of the whole list and ``listing`` a hash of it: parts of one set agree.
+    After the pass, ``num_items`` is the length of the whole list, ``listing`` a hash of it and ``notes`` what came with
+    it: parts of one set agree.
     """
 
     def __init__(self, collection: Collection, source: Source, index: int = 0, of: int = 1) -> None:
         self.collection, self.source, self.index, self.of = collection, source, index, of
-        self.num_items, self.listing = 0, ""
+        self.num_items, self.listing, self.notes = 0, "", []
 
     def __iter__(self) -> Iterator[Square | tuple[int, Problem]]:
+        self.num_items, self.notes = 0, []
         digest = hashlib.sha256(repr((self.collection.form, self.collection.class_names)).encode())
-        for position, item in enumerate(self.collection.items()):
-            self.num_items = position + 1
+        for item in self.collection.items():
+            if isinstance(item, Note):
+                self.notes.append(item.text)
+                continue
+            position, self.num_items = self.num_items, self.num_items + 1
             told = f"{item.label} {item.split}" if isinstance(item, Record) else item.what
             digest.update(f"{item.name}\0{told}\0".encode("utf-8", "surrogateescape"))
             if position // BLOCK % self.of == self.index:
@@ -63,7 +68,7 @@ class Part:
             picture, stored = upright(content, self.source.max_pixels)
             pixels = square(picture, self.source)
         except BadImage as error:
-            return position, Problem(item.name, error.what, error.fix)
+            return position, Problem(item.name, error.what, error.fix, error.skippable)
         except OSError as error:
             why = error.strerror or str(error)
             return position, Problem(item.name, f"cannot be read ({why})", "mend its permissions or copy it anew")

@@ -40,12 +40,18 @@ class Problem:
         return f"{printable(self.name)}: {printable(self.what)}; {printable(self.fix)}."
 
 
-class BadImage(Exception):
-    """One image cannot be used: what is wrong with it and how to mend it."""
+class Note(NamedTuple):
+    """Something about the source that is no problem, but that a person should know: a sentence."""
 
-    def __init__(self, what: str, fix: str = "mend or remove it") -> None:
+    text: str
+
+
+class BadImage(Exception):
+    """One image cannot be used: what is wrong with it and how to mend it; ``skippable`` as of a `Problem`."""
+
+    def __init__(self, what: str, fix: str = "mend or remove it", *, skippable: bool = True) -> None:
         super().__init__(what)
-        self.what, self.fix = what, fix
+        self.what, self.fix, self.skippable = what, fix, skippable
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,12 @@ class Collection:
 
     ``form`` says in words what the source was taken for; ``items`` starts the list from its beginning, in an order that
     is always the same, with the problems of single records where those records would be. Listing reads no pixels and
-    holds few names at a time.
+    holds few names at a time; notes may come with it.
     """
 
     form: str
     class_names: tuple[str, ...]
-    items: Callable[[], Iterator[Record | Problem]]
+    items: Callable[[], Iterator[Record | Problem | Note]]
 
 
 def printable(text: str) -> str:

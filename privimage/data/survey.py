@@ -12,6 +12,9 @@ import numpy as np
 
 from privimage.data.decode import DARK
 from privimage.data.reading import Square
+from privimage.data.record import printable
+
+MAX_UNUSED = 10  # classes without an image that are told one by one
 
 
 @dataclass
@@ -61,6 +64,14 @@ class Seen:
 
 def _range(values: list[int]) -> list[int]:
     return [min(values), max(values)] if values else []
+
+
+def unused(class_names: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Sentences about classes without a training image, at most a few."""
+    names = [printable(name) for name, count in zip(class_names, counts) if not count]
+    told = [f'class "{name}" has no training image.' for name in names[:MAX_UNUSED]]
+    more = len(names) - MAX_UNUSED
+    return told + [f"{more} more classes have no training image."] * (more > 0)
 
 
 def square_hash(pixels: bytes) -> int:

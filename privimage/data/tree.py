@@ -130,7 +130,7 @@ class Folder:
         """
         try:
             with os.scandir(self.root / name) as entries:
-                return sorted(entry.name for entry in entries if not is_hidden(entry.name) and _leads_to_folder(entry))
+                return sorted(entry.name for entry in entries if not is_hidden(entry.name) and leads_to_folder(entry))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -195,8 +195,8 @@ def _listing(folder: Path) -> tuple[list[str], set[str]]:
     return sorted(names), odd
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Unlike ``is_dir``, takes a link that leads back to itself."""
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; unlike ``is_dir``, takes links to themselves and to what is locked."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 

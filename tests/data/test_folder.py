@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from privimage.data import folder
-from privimage.data.record import Problem, Record
+from privimage.data.record import Note, Problem, Record
 from privimage.errors import UserError
 from privimage.settings import Source
 
@@ -130,6 +130,12 @@ def test_declared_classes_that_are_called_like_parts_are_classes(tmp_path):
     assert names == ("train", "test") and files["test/0.png"] == (1, None)
 
 
+@pytest.mark.parametrize("name", ["test", "val", "Valid"])
+def test_a_declared_class_may_be_called_like_a_held_out_part(tmp_path, name):
+    classes(tmp_path, ("cat", name))
+    assert read(tmp_path, ("cat", name))[1][f"{name}/0.png"] == (1, None)
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_folder_that_holds_everything_is_the_root(tmp_path, depth):
     wrapper = "/".join(f"pets{index}" for index in range(depth))
@@ -160,6 +166,35 @@ def test_texts_at_the_root_are_passed_over_and_other_strays_told(tmp_path):
         "stray.png: lies beside the folders test, train; move it into one of them or remove it.",
         "train/cut.jpg: lies beside the class folders; move it into one of them or remove it.",
     ]
+
+
+@pytest.mark.parametrize("name", ["Labels.CSV", "LABELS.csv", "Metadata.jsonl"])
+@pytest.mark.parametrize("images", [["1.png"], ["cat/1.png", "dog/1.png"], ["all/cat/1.png", "all/dog/1.png"]])
+def test_a_label_file_whose_name_has_other_letters_is_not_passed_over(tmp_path, name, images):
+    put(tmp_path, name, *images)
+    (problem,) = [item for item in folder.read(source(tmp_path)).items() if isinstance(item, Problem)]
+    assert not problem.skippable
+    assert str(problem) == (
+        f"{name}: would be a label file, but for the letters of its name; call it {name.lower()}, or remove it."
+    )
+
+
+def notes(path):
+    return [item.text for item in folder.read(source(path)).items() if isinstance(item, Note)]
+
+
+def test_a_table_that_was_not_read_is_noted_where_nothing_labels_the_images(tmp_path):
+    put(tmp_path, "1.png", "annotations.csv", "README.txt", "LICENSE.txt", "paper.pdf")
+    assert notes(tmp_path) == [
+        "annotations.csv was not read; if it labels the images, call it one of labels.csv, metadata.csv, "
+        "metadata.jsonl, labels.jsonl."
+    ]
+    put(tmp_path, *[f"{number}.txt" for number in range(9)], "b.jsonl")
+    assert notes(tmp_path)[0].startswith("0.txt and 10 more texts were not read; if")
+
+
+def test_where_folders_label_the_images_no_text_beside_them_is_noted(tmp_path):
+    assert notes(put(classes(tmp_path), "annotations.csv")) == []
 
 
 def test_an_empty_class_folder_is_told_and_skippable(tmp_path):
@@ -220,6 +255,14 @@ REFUSED = {
         ["train/a/1", "test/a/1", "extra/1"], None, {},
         r"the folders \['extra'\] beside \['test', 'train'\]; expected only .* move the others",
     ),
+    "a held-out part beside classes": (
+        ["cat/1", "dog/1", "test/cat/1", "test/dog/1"], None, {},
+        "the folder test beside class folders, but no train; expected the class folders inside `train`.* rename it",
+    ),
+    "a declared class that holds classes": (
+        ["cat/1", "Val/cat/1"], ("cat", "Val"), {}, "the folder Val beside class folders, but no train",
+    ),
+    "a flat held-out part beside classes": (["cat/1", "validation/1"], None, {}, "the folder validation beside class"),
     "nothing to train with": (["val/a/1", "test/a/1"], None, {}, "holds test, val; expected a train part"),
     "an unprintable class": (["a\nb/1", "c/1"], None, {}, "has a class called .*rename it"),
     "two label files": (["labels.csv", "metadata.csv", "1.png"], None, {}, "labels.csv and metadata.csv; keep one"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import tracemalloc
 
 import h5py
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from privimage.artifacts import ImageSet
-from privimage.data import hdf5
+from privimage.data import hdf5, hdf5_heap
 from privimage.data.decode import upright
 from privimage.data.record import BadImage, Problem
 from privimage.errors import UserError
@@ -162,15 +163,15 @@ def test_encoded_images_of_a_large_chunk_are_never_held_together(tmp_path, monke
         images = file.create_dataset("images", (200,), h5py.vlen_dtype(np.uint8), chunks=(200,))
         for index in range(200):
             images[index] = np.full(100_000, index, np.uint8)  # 20 MB in all
-    read_at_once, plain = [], h5py.Dataset.__getitem__  # HDF5 holds them where tracemalloc does not look
+    read_at_once, plain = [], hdf5.values
 
-    def counted(dataset, key):
-        rows = plain(dataset, key)
+    def counted(*wanted):
+        rows = plain(*wanted)
         read_at_once.append(sum(map(len, rows)))
         return rows
 
     found = read(tmp_path / "set.h5")
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    monkeypatch.setattr(hdf5, "values", counted)
     assert [item.load()[0] for item in found.items()] == list(range(200))
     assert sum(read_at_once) == 20_000_000 and max(read_at_once) < 5e6
 
@@ -300,6 +301,61 @@ def test_damaged_files_are_refused_or_their_images_are(tmp_path):
     with pytest.raises(BadImage, match="cannot be read"):
         items[3].load()
     np.testing.assert_array_equal(items[4].load(), PIXELS[4])
+
+
+def endless(path, place):
+    """Damage the file's first heap, so that HDF5 looks for the end of it for ever: the length of one thing in it."""
+    content = bytearray(path.read_bytes())
+    content[content.find(b"GCOL") + place] = 255
+    path.write_bytes(content)
+    return path
+
+
+def test_a_heap_of_texts_that_never_ends_is_refused_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_heap, "SECONDS", 0.5)
+    path = saved(tmp_path / "names.h5", images=PIXELS, labels=LABELS)
+    with h5py.File(path, "r+") as file:
+        file.attrs["class_names"] = ["cat", "dog", "eel"]
+    with pytest.raises(UserError, match=r"names.h5 is no HDF5 file that can be read \(HDF5 does not end within 0.5 s"):
+        read(endless(path, 24))
+    began = time.monotonic()
+    with pytest.raises(UserError, match="its heap of texts or image files is damaged"):
+        read(path)  # which is not tried again
+    assert time.monotonic() - began < 0.4
+    path = saved(tmp_path / "texts.h5", images=PIXELS, labels=np.array(["cat", "dog"] * 3 + ["cat"], object))
+    with pytest.raises(UserError, match=r"labels\[0\] is no label \(cannot be read \(HDF5 does not end within"):
+        read(endless(path, 24))
+    assert read(saved(tmp_path / "good.h5", images=PIXELS, labels=np.array(["cat"] * 7, object))).class_names
+
+
+def test_image_files_in_a_heap_that_never_ends_are_refused_and_the_wait_is_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_heap, "SECONDS", 0.5)
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        images = file.create_dataset("images", (40,), h5py.vlen_dtype(np.uint8))
+        for index in range(40):
+            images[index] = np.zeros(50, np.uint8)
+    items, told = list(read(endless(tmp_path / "set.h5", 24)).items()), set()
+    began = time.monotonic()
+    for item in items:
+        with pytest.raises(BadImage) as error:
+            item.load()
+        told.add(error.value.what)
+        assert not error.value.skippable  # else the set would depend on who asked first
+    assert time.monotonic() - began < 2
+    assert told == {
+        "cannot be read (HDF5 does not end within 0.5 seconds at images)",
+        "cannot be read (its heap of texts or image files is damaged)",
+    }
+
+
+def test_a_crash_of_hdf5_is_a_sentence(tmp_path, monkeypatch):
+    program = tmp_path / "crash.py"
+    program.write_text("import os, sys\nsys.stdin.readline()\nos.abort()")
+    monkeypatch.setattr(hdf5_heap, "PROGRAM", program)
+    monkeypatch.setattr(hdf5_heap, "_child", None)
+    path = saved(tmp_path / "set.h5", images=PIXELS, labels=np.array(["cat"] * 7, object))
+    with pytest.raises(UserError, match=r"\(cannot be read \(HDF5 crashes at labels\)\); mend it"):
+        read(path)
 
 
 def test_any_flipped_byte_gives_pixels_or_one_sentence(tmp_path):

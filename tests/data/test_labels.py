@@ -225,6 +225,24 @@ def test_a_class_that_was_not_declared_is_told_for_each_row_and_one_without_rows
     ]
 
 
+def test_labels_that_differ_in_case_alone_are_refused_unless_both_are_declared(tmp_path):
+    made(tmp_path, FILES, labels_csv="file,label\n1.png,cat\n2.png,Cat\nsub/3.png,dog\n")
+    with pytest.raises(
+        UserError, match="labels.csv has the labels Cat and cat, which differ in case alone; expected one"
+    ):
+        read(tmp_path)
+    assert read(tmp_path, ("Cat", "cat", "dog")) == (
+        ("Cat", "cat", "dog"), {"1.png": (1, None), "2.png": (0, None), "sub/3.png": (2, None)}, []
+    )  # fmt: skip
+
+
+def test_many_classes_without_rows_are_told_in_few_lines(tmp_path):
+    made(tmp_path, FILES, labels_csv=table())
+    told = [str(problem) for problem in read(tmp_path, ("cat", "dog", *map(str, range(300))))[2]]
+    assert len(told) == 11
+    assert told[-1] == "labels.csv: no row has one of 290 more classes; add rows, as above."
+
+
 def test_a_file_that_no_row_names_is_told_unless_it_is_a_text(tmp_path):
     made(tmp_path, [*FILES, "4.png", "README.md", "sub/notes.txt"], labels_csv=table())
     assert [str(problem) for problem in read(tmp_path)[2]] == [
@@ -255,9 +273,9 @@ def test_a_table_without_labels_is_refused_where_there_are_classes(tmp_path):
 
 def test_numbers_beyond_the_declared_classes_and_other_class_names_are_refused(tmp_path):
     made(tmp_path, FILES, labels_csv="file,label\n1.png,0\n2.png,5\nsub/3.png,1\n")
-    with pytest.raises(UserError, match="labels.csv numbers its classes up to 5; expected at most 1"):
+    with pytest.raises(UserError, match=r"labels.csv numbers its classes up to 5 \(2.png\); expected at most 1,"):
         read(tmp_path, ("cat", "dog"))
-    with pytest.raises(UserError, match="labels.csv has 6 classes; expected 3"):
+    with pytest.raises(UserError, match=r"labels.csv numbers its classes up to 5 \(2.png\); expected at most 2, by"):
         read(tmp_path, num_classes=3)
     (tmp_path / "labels.csv").write_text(table())
     with pytest.raises(UserError, match=r'labels.csv has the classes .*write `class_names: \["cat", "dog"\]`'):
