@@ -4,6 +4,7 @@ import tracemalloc
 import weakref
 from dataclasses import replace
 
+import h5py  # noqa: F401, before memory is traced: its own code counts otherwise
 import numpy as np
 import pytest
 import torch
