@@ -1,9 +1,9 @@
 """Draw labelled synthetic images from the private model.
 
 Reads: the fine-tuned model.
-Writes: synthetic images with uniform labels, and a picture of some of them.
+Writes: synthetic images with uniform labels, as they are drawn, and a picture of some of them.
 Privacy: post-processing of the private model; labels are uniform, never from true counts.
-Source: Karras et al. 2022, algorithm 1; Li et al. 2024.
+Source: Karras et al. 2022, algorithm 1; Lu et al. 2022, algorithm 2; Li et al. 2024.
 """
 
 from __future__ import annotations
