@@ -1,13 +1,14 @@
 """Draw labelled synthetic images from the private model.
 
 Reads: the fine-tuned model.
-Writes: synthetic images with uniform labels, and a picture of some of them.
+Writes: synthetic images with uniform labels, as they are drawn, and a picture of some of them.
 Privacy: post-processing of the private model; labels are uniform, never from true counts.
-Source: Karras et al. 2022, algorithm 1; Li et al. 2024.
+Source: Karras et al. 2022, algorithm 1; Lu et al. 2022, algorithm 2; Li et al. 2024.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,22 +34,31 @@ def to_bytes(x: torch.Tensor) -> np.ndarray:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def run(model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int) -> ImageSet:
-    """The synthetic images, labels 0, 1, 2, … in turn: as many of each class as the number allows."""
+def run(
+    model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int
+) -> tuple[ImageSet, Iterator[tuple[int, np.ndarray]]]:
+    """The synthetic set without its pixels, and those as ``ImageSet.write_stretches`` takes them, drawn as they go.
+
+    Labels are 0, 1, 2, … in turn: as many of each class as the number allows.
+    """
+    labels = np.arange(settings.num_images) % len(class_names)
+    shape = (settings.num_images, model.resolution, model.resolution, model.channels)
+    empty = np.broadcast_to(np.uint8(0), shape)  # a shape that takes no memory
+    return ImageSet(empty, labels, tuple(class_names), "synthetic"), drawn(model, labels, settings, seed)
+
+
+def drawn(model: Denoiser, labels: np.ndarray, settings: SampleSettings, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Images of the labels [N], a batch at a time: (first index, uint8 [n, H, W, C]). No batch is kept."""
     device = default_device()
     model = model.to(device).eval().requires_grad_(False)
     denoise = guided(model, settings.guidance_scale, model.num_labels)
     levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
-    labels = torch.arange(settings.num_images) % len(class_names)
-    images = np.empty((settings.num_images, model.resolution, model.resolution, model.channels), np.uint8)
-    starts = range(0, settings.num_images, settings.batch_size)
+    starts = range(0, len(labels), settings.batch_size)
     for batch, start in enumerate(progress(starts, "sample", len(starts))):
-        rows = labels[start : start + settings.batch_size]
+        rows = torch.from_numpy(labels[start : start + settings.batch_size]).to(device)
         shape = (len(rows), model.channels, model.resolution, model.resolution)
-        noise = torch.randn(shape, generator=generator_for(seed, batch))
-        x = SAMPLERS[settings.sampler](denoise, noise.to(device), rows.to(device), levels)  # [n, C, H, W]
-        images[start : start + len(rows)] = to_bytes(x)
-    return ImageSet(images, labels.numpy(), tuple(class_names), "synthetic")
+        noise = torch.randn(shape, generator=generator_for(seed, batch)).to(device)
+        yield start, to_bytes(SAMPLERS[settings.sampler](denoise, noise, rows, levels))
 
 
 def main() -> None:
@@ -61,11 +71,12 @@ def main() -> None:
     args = parser.parse_args()
     weights = Weights.read(args.weights, "diffusion")
     settings = cli.settings_from(SampleSettings, args.settings)
-    made = run(denoiser_from(weights, "ema"), weights.facts["class_names"], settings, args.seed)
+    made, pixels = run(denoiser_from(weights, "ema"), weights.facts["class_names"], settings, args.seed)
     provenance = Provenance(
         "sample", VERSION, {**plain(settings), "seed": args.seed}, {"weights": sha256(args.weights)}
     )
-    replace(made, provenance=provenance).write(args.images)
+    replace(made, provenance=provenance).write_stretches(args.images, pixels)
+    made = ImageSet.read(args.images)  # memory-mapped: the picture needs few of them
     write_bytes(args.grid, image_grid(made.images, made.labels, made.class_names))
 
 

@@ -119,7 +119,7 @@ def test_every_bound_holds(key, value):
         ("pretrain.network.channel_multipliers", 2, "expected a list"),
         ("pretrain.network.channel_multipliers", [], "expected at least one entry"),
         ("pretrain.network.channel_multipliers", [1, 0], "expected at least 1"),
-        ("sample.sampler", "euler", "expected one of heun, ddim"),
+        ("sample.sampler", "euler", "expected one of heun, ddim, dpmpp2m"),
         ("publics.glyphs8.channels", 2, "expected one of 1, 3"),
         ("run.epsilons", [1, 0], "expected more than 0"),
         ("run.datasets", [], "expected at least one entry"),

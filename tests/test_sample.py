@@ -1,11 +1,18 @@
-"""Synthetic images: how many, which labels, reproducible; bytes are rounded, not cut."""
+"""Synthetic images: how many, which labels, reproducible, never all in memory; bytes are rounded, not cut."""
 
+import tracemalloc
+import weakref
+from dataclasses import replace
+
+import h5py  # noqa: F401, before memory is traced: its own code counts otherwise
 import numpy as np
 import pytest
 import torch
 
 from privimage import sample
+from privimage.artifacts import ImageSet
 from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.sampler import SAMPLERS
 from privimage.settings import NetworkSettings, SampleSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
@@ -13,10 +20,23 @@ SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blo
 
 def run(seed=0, channels=1, names=("x", "y", "z"), **changes):
     model = new_denoiser(SMALL, 8, channels, len(names), seed=1)
-    return sample.run(model, list(names), SampleSettings(**{"num_images": 20, "num_steps": 3, **changes}), seed)
+    settings = SampleSettings(**{"num_images": 20, "num_steps": 3, **changes})
+    made, stretches = sample.run(model, list(names), settings, seed)
+    starts, batches = zip(*stretches)
+    assert list(starts) == list(range(0, settings.num_images, settings.batch_size))
+    return replace(made, images=np.concatenate(batches))
 
 
-@pytest.mark.parametrize("sampler", ["heun", "ddim"])
+class Grey(torch.nn.Module):
+    """A denoiser that costs nothing and sees nothing but grey."""
+
+    resolution, channels, num_labels = 32, 3, 10
+
+    def forward(self, x, sigma, labels):
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_as_many_images_as_asked_with_uniform_labels(sampler, channels):
     made = run(sampler=sampler, channels=channels, batch_size=7)
@@ -32,6 +52,34 @@ def test_one_class_has_no_labels_to_speak_of():
 def test_the_seed_decides_the_images():
     assert np.array_equal(run().images, run().images)
     assert not np.array_equal(run().images, run(seed=1).images)
+
+
+def test_every_batch_has_noise_of_its_own():
+    made = run(names=("all",), batch_size=10)
+    assert not np.array_equal(made.images[:10], made.images[10:])
+
+
+def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path):
+    settings = SampleSettings(num_images=8_000, num_steps=2, batch_size=500)
+    made, stretches = sample.run(Grey(), list("0123456789"), settings, seed=0)
+    batches, alive = [], []
+
+    def watched():
+        for start, pixels in stretches:
+            batches.append(weakref.ref(pixels))
+            alive.append(sum(batch() is not None for batch in batches))
+            yield start, pixels
+
+    tracemalloc.start()
+    made.write_stretches(tmp_path / "images.h5", watched())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    written = ImageSet.read(tmp_path / "images.h5")
+    assert written.images.nbytes == 8_000 * 32 * 32 * 3
+    assert (written.images[::1000] == 128).all()
+    assert len(batches) == 16
+    assert max(alive) <= 2  # the one that is written, the one before it
+    assert peak < 500 * 32 * 32 * 3 * 4  # four batches, of 16
 
 
 def test_bytes_are_rounded_and_clamped():

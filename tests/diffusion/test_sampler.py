@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from privimage.diffusion.sampler import ddim, guided, heun, noise_levels
+from privimage.diffusion.sampler import SAMPLERS, ddim, dpmpp2m, guided, heun, noise_levels
 
 MEAN, STD = 0.3, 0.5
 
@@ -34,11 +34,59 @@ def test_grid_falls_from_the_largest_level_to_zero():
     assert (levels.diff() < 0).all()
 
 
-def test_heun_is_second_order_and_ddim_first_order():
-    assert error(heun, 80) < 0.005
-    assert error(heun, 80) < error(heun, 40) / 3
-    assert error(ddim, 80) < error(ddim, 40) / 1.6
-    assert error(heun, 40) < error(ddim, 40)
+@pytest.mark.parametrize("sampler, order", [(heun, 2), (ddim, 1), (dpmpp2m, 2)])
+def test_the_error_falls_with_the_order_of_the_sampler(sampler, order):
+    for coarse in (40, 80):
+        assert error(sampler, coarse) / error(sampler, 2 * coarse) == pytest.approx(2**order, rel=0.2)
+
+
+def test_at_equal_evaluations_second_order_is_nearer_to_the_flow_and_the_multistep_solver_nearest():
+    assert error(dpmpp2m, 39) < error(heun, 20) / 3
+    assert error(heun, 20) < error(ddim, 39)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values())
+def test_one_step_ends_at_the_first_guess(sampler):
+    start, labels = torch.randn(5, 1, 2, 2, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
+    out = sampler(gaussian_denoiser, start, labels, noise_levels(1, 0.002, 80.0, 7.0))
+    guess = gaussian_denoiser(80 * start, torch.full((5,), 80.0), labels)
+    assert torch.allclose(out, guess, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler, evaluations", [(heun, 2 * 7 - 1), (ddim, 7), (dpmpp2m, 7)])
+def test_every_image_is_evaluated_as_often_as_the_order_says_with_its_own_label(sampler, evaluations):
+    seen = []
+
+    def denoise(x, sigma, labels):
+        seen.append(sigma[0].item())
+        return labels.to(x.dtype)[:, None, None, None].expand_as(x)  # each label's images are one constant
+
+    labels = torch.tensor([0, 1, 2])
+    out = sampler(denoise, torch.randn(3, 1, 2, 2), labels, noise_levels(7, 0.002, 80.0, 7.0))
+    assert torch.allclose(out, labels.float()[:, None, None, None].expand_as(out), atol=1e-6)
+    assert len(seen) == evaluations
+    assert min(seen) > 0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values())
+def test_single_precision_stays_finite_down_to_the_smallest_levels(sampler):
+    def denoise(x, sigma, labels):
+        return gaussian_denoiser(x, sigma, labels).to(x.dtype)
+
+    start, labels = torch.randn(16, 1, 2, 2), torch.zeros(16, dtype=torch.int64)
+    out = sampler(denoise, start, labels, noise_levels(200, 1e-6, 80.0, 7.0))
+    assert out.dtype == torch.float32
+    assert torch.allclose(out, exact(start, 80.0), atol=0.03)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values())
+def test_a_guided_sampler_follows_the_guided_guess(sampler):
+    def denoise(x, sigma, labels):
+        return labels.to(x.dtype)[:, None, None, None].expand_as(x)
+
+    start, labels = torch.zeros(2, 1, 1, 1), torch.tensor([0, 1])
+    out = sampler(guided(denoise, 2.0, 5), start, labels, noise_levels(7, 0.002, 80.0, 7.0))
+    assert out.flatten().tolist() == pytest.approx([0 + 2 * (0 - 5), 1 + 2 * (1 - 5)], abs=1e-4)
 
 
 def test_guidance_of_zero_changes_nothing_and_more_pushes_away_from_no_label():
@@ -51,7 +99,7 @@ def test_guidance_of_zero_changes_nothing_and_more_pushes_away_from_no_label():
     assert out.tolist() == [0 + 2 * (0 - 5), 1 + 2 * (1 - 5)]
 
 
-@pytest.mark.parametrize("sampler", [heun, ddim])
+@pytest.mark.parametrize("sampler", SAMPLERS.values())
 def test_noise_levels_follow_the_images_to_their_device(sampler):
     start, labels = torch.empty(2, 1, 2, 2, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
     assert sampler(gaussian_denoiser, start, labels, noise_levels(4, 0.002, 80.0, 7.0)).device.type == "meta"
