@@ -16,10 +16,11 @@ from privimage.artifacts import ImageSet, Provenance, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten, group
 from privimage.classifiers.inference import accuracy
 from privimage.classifiers.resnet import ResNet
-from privimage.classifiers.training import Recipe, Trainer, initialised
+from privimage.classifiers.training import FLOAT32, Recipe, Trainer, initialised
+from privimage.compute import Compute
 from privimage.errors import UserError
 from privimage.schema import plain
-from privimage.settings import ClassifierSettings
+from privimage.settings import ClassifierSettings, ComputeSettings
 
 VERSION = 1
 SEED = 0  # the public row has no seed: every seed of every data set shares its classifier
@@ -31,6 +32,7 @@ def run(
     settings: ClassifierSettings,
     provenance: Provenance,
     checkpoint: Checkpoint,
+    compute: Compute = FLOAT32,
     *,
     save_seconds: float = 60.0,
 ) -> Weights:
@@ -43,7 +45,7 @@ def run(
     shape = {"channels": train.images.shape[3], "num_classes": len(train.class_names)}
     network = initialised(lambda: ResNet(settings, **shape), SEED)
     recipe = Recipe(**{f.name: getattr(settings, f.name) for f in fields(Recipe)})
-    trainer, every = Trainer(network, train, recipe, SEED), Every(save_seconds)
+    trainer, every = Trainer(network, train, recipe, SEED, compute), Every(save_seconds)
     best, facts = _resume(trainer, checkpoint)
     for epoch in trainer.epochs("classifier"):
         score = accuracy(network, holdout)
@@ -68,13 +70,16 @@ def main() -> None:
     parser.add_argument("--holdout", type=Path, required=True, help="public validation images")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder from which a stopped run goes on")
     parser.add_argument("--weights", type=Path, required=True, help="the classifier (output)")
+    parser.add_argument("--compute", metavar="JSON", default="{}", help="precision")
     args = parser.parse_args()
+    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     settings = cli.settings_from(ClassifierSettings, args.settings)
     parents = {"train": sha256(args.train), "holdout": sha256(args.holdout)}
     provenance = Provenance("classifier", VERSION, plain(settings), parents)
     name = fingerprint({"version": VERSION, "settings": plain(settings), **parents})
     checkpoint = Checkpoint(args.checkpoints / name, name)
-    run(ImageSet.read(args.train), ImageSet.read(args.holdout), settings, provenance, checkpoint).write(args.weights)
+    train, holdout = ImageSet.read(args.train), ImageSet.read(args.holdout)
+    run(train, holdout, settings, provenance, checkpoint, compute).write(args.weights)
     checkpoint.remove()
 
 

@@ -72,6 +72,9 @@ class Compute:
         }
 
 
+DEFAULT = Compute()
+
+
 class _Compiled:
     """A compiled function until its first failure, then the function itself.
 

@@ -23,11 +23,12 @@ from torch import Tensor
 from privimage import cli
 from privimage.artifacts import Curve, ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
-from privimage.compute import Compute
+from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
 from privimage.diffusion.ema import averaged
+from privimage.diffusion.images import Images
 from privimage.diffusion.keyed_noise import keyed_noise
-from privimage.diffusion.loss import NoisyBatch, per_image_loss, to_float
+from privimage.diffusion.loss import NoisyBatch, per_image_loss
 from privimage.diffusion.training import restore_training, training_tensors
 from privimage.errors import UserError
 from privimage.memory import bytes_kept, images_that_fit, smaller
@@ -54,7 +55,7 @@ class Mechanism:
     noise_multiplier: float
     num_images: int  # declared, a public constant: the divisor is the expected batch size, never the drawn one
     key: SecretKey
-    compute: Compute = Compute()
+    compute: Compute = DEFAULT
 
 
 def run(
@@ -70,13 +71,13 @@ def run(
     model = compute.place(model)
     ema = averaged(model, settings.ema_decay)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
-    data = Images(images, compute.device)
+    data = Images(images.images, images.labels, compute.device)
     losses = compute.compiled(per_image_loss)
     saves = Saves(release, mechanism) if release else None
     start, rows, size = 0, [], None
     if saves:
-        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, data, mechanism))
-    size = size or microbatch_size(model, data, mechanism)
+        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism))
+    size = size or microbatch_size(model, mechanism)
     for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start):
         if release:
             release.reserve_step(step)
@@ -92,25 +93,6 @@ def run(
         if saves and saves.every.due():
             saves.save(step + 1, model, ema, optimizer, rows, size)
     return model, ema.module, Curve(COLUMNS, tuple(rows))
-
-
-class Images:
-    """The sensitive images where they are computed: all of them on a GPU that has room, else read as needed."""
-
-    def __init__(self, images: ImageSet, device: torch.device) -> None:
-        self.device, self.labels = device, torch.from_numpy(images.labels).to(device)
-        self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
-        if device.type == "cuda" and images.images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
-            self.pixels = torch.from_numpy(np.array(images.images)).to(device)
-
-    def at(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [B, C, H, W] in [-1, 1], their labels [B], and the index itself [B], on the device."""
-        rows = torch.from_numpy(index).to(self.device)
-        if isinstance(self.pixels, Tensor):
-            pixels = self.pixels[rows]
-        else:
-            pixels = torch.from_numpy(self.pixels[index]).to(self.device)  # [B, H, W, C]
-        return to_float(pixels), self.labels[rows], rows
 
 
 class Saves:
@@ -169,7 +151,7 @@ class Saves:
             )
 
 
-def microbatch_size(model: Denoiser, data: Images, mechanism: Mechanism) -> int:
+def microbatch_size(model: Denoiser, mechanism: Mechanism) -> int:
     """Images to compute at once: as declared, or as many as fit, by a trial with a single blank one."""
     if mechanism.compute.settings.microbatch_size:
         return mechanism.compute.settings.microbatch_size
@@ -233,10 +215,9 @@ def draw_batch(
     data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int
 ) -> NoisyBatch:
     """The images at ``index`` with their diffusion noise, keyed by image and step: a replay draws the same."""
-    images, labels, rows = data.at(index)
+    rows = torch.from_numpy(index).to(data.device)
     return keyed_noise(
-        images,
-        labels,
+        *data.at(rows),
         rows,
         levels=settings.noise_levels_per_image,
         P_mean=settings.P_mean,

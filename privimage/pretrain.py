@@ -17,12 +17,12 @@ import torch
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, fingerprint, flatten
-from privimage.device import default_device
+from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.training import train
 from privimage.errors import UserError
 from privimage.schema import plain
-from privimage.settings import PretrainSettings
+from privimage.settings import ComputeSettings, PretrainSettings
 
 VERSION = 1
 
@@ -61,14 +61,15 @@ def run(
     seed: int,
     checkpoint: Checkpoint,
     provenance: Provenance,
+    compute: Compute = DEFAULT,
 ) -> Weights:
     """The pretrained (or only initialised) model."""
     index, labels, names = selected(public, subset, class_names)
     resolution, channels = public.images.shape[2:]
-    model = new_denoiser(settings.network, resolution, channels, len(names), seed).to(default_device())
+    model = compute.place(new_denoiser(settings.network, resolution, channels, len(names), seed))
     ema = model
     if len(index):
-        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint)
+        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint, compute)
     return Weights(
         kind="diffusion",
         tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},
@@ -87,7 +88,9 @@ def main() -> None:
     parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--weights", required=True, type=Path, help="output: the pretrained model")
+    parser.add_argument("--compute", metavar="JSON", default="{}", help="precision and compilation")
     args = parser.parse_args()
+    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     settings = cli.settings_from(PretrainSettings, args.settings)
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
     facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
@@ -95,7 +98,8 @@ def main() -> None:
     checkpoint = Checkpoint(args.checkpoints / name, name)
     provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
     public, subset = ImageSet.read(args.public), Subset.read(args.subset)
-    run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance).write(args.weights)
+    made = run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance, compute)
+    made.write(args.weights)
     checkpoint.remove()
 
 

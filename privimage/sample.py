@@ -17,14 +17,14 @@ import torch
 
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, Weights, sha256, write_bytes
-from privimage.device import default_device
+from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
 from privimage.diffusion.sampler import SAMPLERS, guided, noise_levels
 from privimage.diffusion.training import generator_for
 from privimage.progress import progress
 from privimage.reporting.grid import image_grid
 from privimage.schema import plain
-from privimage.settings import SampleSettings
+from privimage.settings import ComputeSettings, SampleSettings
 
 VERSION = 1
 
@@ -35,7 +35,7 @@ def to_bytes(x: torch.Tensor) -> np.ndarray:
 
 
 def run(
-    model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int
+    model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int, compute: Compute = DEFAULT
 ) -> tuple[ImageSet, Iterator[tuple[int, np.ndarray]]]:
     """The synthetic set without its pixels, and those as ``ImageSet.write_stretches`` takes them, drawn as they go.
 
@@ -44,21 +44,24 @@ def run(
     labels = np.arange(settings.num_images) % len(class_names)
     shape = (settings.num_images, model.resolution, model.resolution, model.channels)
     empty = np.broadcast_to(np.uint8(0), shape)  # a shape that takes no memory
-    return ImageSet(empty, labels, tuple(class_names), "synthetic"), drawn(model, labels, settings, seed)
+    return ImageSet(empty, labels, tuple(class_names), "synthetic"), drawn(model, labels, settings, seed, compute)
 
 
-def drawn(model: Denoiser, labels: np.ndarray, settings: SampleSettings, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+def drawn(
+    model: Denoiser, labels: np.ndarray, settings: SampleSettings, seed: int, compute: Compute
+) -> Iterator[tuple[int, np.ndarray]]:
     """Images of the labels [N], a batch at a time: (first index, uint8 [n, H, W, C]). No batch is kept."""
-    device = default_device()
-    model = model.to(device).eval().requires_grad_(False)
-    denoise = guided(model, settings.guidance_scale, model.num_labels)
+    device, model = compute.device, compute.place(model).eval().requires_grad_(False)
+    denoise = guided(compute.compiled(model), settings.guidance_scale, model.num_labels)
     levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
     starts = range(0, len(labels), settings.batch_size)
     for batch, start in enumerate(progress(starts, "sample", len(starts))):
         rows = torch.from_numpy(labels[start : start + settings.batch_size]).to(device)
         shape = (len(rows), model.channels, model.resolution, model.resolution)
         noise = torch.randn(shape, generator=generator_for(seed, batch)).to(device)
-        yield start, to_bytes(SAMPLERS[settings.sampler](denoise, noise, rows, levels))
+        with compute.autocast():
+            x = SAMPLERS[settings.sampler](denoise, noise, rows, levels)  # [n, C, H, W]
+        yield start, to_bytes(x)
 
 
 def main() -> None:
@@ -68,10 +71,12 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int, help="seed of the noise that images start from")
     parser.add_argument("--images", required=True, type=Path, help="output: synthetic images")
     parser.add_argument("--grid", required=True, type=Path, help="output: a picture of some of them")
+    parser.add_argument("--compute", metavar="JSON", default="{}", help="precision and compilation")
     args = parser.parse_args()
+    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     weights = Weights.read(args.weights, "diffusion")
     settings = cli.settings_from(SampleSettings, args.settings)
-    made, pixels = run(denoiser_from(weights, "ema"), weights.facts["class_names"], settings, args.seed)
+    made, pixels = run(denoiser_from(weights, "ema"), weights.facts["class_names"], settings, args.seed, compute)
     provenance = Provenance(
         "sample", VERSION, {**plain(settings), "seed": args.seed}, {"weights": sha256(args.weights)}
     )

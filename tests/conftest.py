@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from checkout import ROOT, TOY, copy_project, snakemake
 
 
@@ -34,12 +35,13 @@ def chain(tmp_path_factory) -> Path:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run only when they are asked for with ``-m``."""
-    if "slow" in config.option.markexpr:
-        return
+    """Slow tests run only when they are asked for with ``-m``, those for a GPU only where there is one."""
+    slow = "" if "slow" in config.option.markexpr else "slow; run with -m slow"
+    gpu = "" if torch.cuda.is_available() else "no CUDA device"
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+        for marker, reason in (("slow", slow), ("gpu", gpu)):
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

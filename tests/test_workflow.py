@@ -56,6 +56,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "sample": ("sample: {rho: 6}", jobs_of("sample", "fid", "accuracy") | REPORTS),
     "fid": ("fid: {reference_split: test}", jobs_of("fid") | {"report_internal"}),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
+    "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
     "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
     "a seed more": (
         "run: {seeds: [0, 1]}",

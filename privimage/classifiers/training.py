@@ -17,9 +17,13 @@ from torch.nn import functional as F
 from privimage.artifacts import ImageSet
 from privimage.checkpoints import flatten, group
 from privimage.classifiers.inference import to_float
+from privimage.compute import Compute
 from privimage.device import default_device
 from privimage.errors import UserError
 from privimage.progress import progress
+from privimage.settings import ComputeSettings
+
+FLOAT32 = Compute(ComputeSettings(precision="float32"))
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,10 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 class Trainer:
     """A network in training: its images (read as they are needed), its optimiser, the epochs that it has behind it."""
 
-    def __init__(self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int) -> None:
-        self.network, self.recipe, self.seed, self.finished = network, recipe, seed, 0
+    def __init__(
+        self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int, compute: Compute = FLOAT32
+    ) -> None:
+        self.network, self.recipe, self.seed, self.finished, self.compute = network, recipe, seed, 0, compute
         self.device = next(network.parameters()).device
         self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
         self.labels = torch.from_numpy(images.labels)  # [N]
@@ -98,7 +104,9 @@ class Trainer:
         if self.recipe.horizontal_flip:
             flip = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
-        loss = F.cross_entropy(self.network(x.to(self.device)), self.labels[index].to(self.device))
+        with self.compute.autocast():
+            scores = self.network(x.to(self.device))
+        loss = F.cross_entropy(scores.float(), self.labels[index].to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -41,10 +41,10 @@ def draw_noise(
     generator: torch.Generator,
 ) -> NoisyBatch:
     """The batch with K = ``levels`` noise levels and noises an image; a dropped label is dropped for all K."""
-    num = len(images)
-    sigma = torch.exp(P_mean + P_std * torch.randn(num, levels, generator=generator))  # [B, K]
-    noise = torch.randn(num, levels, *images.shape[1:], generator=generator)  # [B, K, C, H, W]
-    dropped = torch.rand(num, generator=generator) < label_dropout
+    num, where = len(images), {"generator": generator, "device": generator.device}
+    sigma = torch.exp(P_mean + P_std * torch.randn(num, levels, **where))  # [B, K]
+    noise = torch.randn(num, levels, *images.shape[1:], **where)  # [B, K, C, H, W]
+    dropped = torch.rand(num, **where) < label_dropout
     return NoisyBatch(images, torch.where(dropped, no_label, labels), sigma, noise)
 
 

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from privimage.checkpoints import Checkpoint, Every, flatten, group
+from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser
 from privimage.diffusion.ema import averaged
-from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss, to_float
+from privimage.diffusion.images import Images
+from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.settings import PretrainSettings
@@ -17,10 +19,10 @@ from privimage.settings import PretrainSettings
 SAVE_SECONDS = 60.0
 
 
-def generator_for(seed: int, *indices: int) -> torch.Generator:
-    """A generator that depends on the seed and the indices alone."""
+def generator_for(seed: int, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on the device that depends on the seed and the indices alone."""
     state = np.random.SeedSequence([seed, *indices]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
 def train(
@@ -31,6 +33,7 @@ def train(
     settings: PretrainSettings,
     seed: int,
     checkpoint: Checkpoint,
+    compute: Compute,
 ) -> Denoiser:
     """``model`` is trained in place; returned is the moving average of its weights.
 
@@ -40,14 +43,18 @@ def train(
     Raises:
         UserError: if the weights are no longer finite.
     """
-    device = next(model.parameters()).device
     ema = averaged(model, settings.ema_decay)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    fused = compute.device.type == "cuda"
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=fused)
     start = _resume(checkpoint, model, ema, optimizer)
-    every = Every(SAVE_SECONDS)
+    numbered = np.zeros(len(images), np.int64)
+    numbered[index] = labels.numpy()
+    data, index = Images(images, numbered, compute.device), torch.from_numpy(index).to(compute.device)
+    losses, every = compute.compiled(per_image_loss), Every(SAVE_SECONDS)
     for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start):
-        batch = _draw(images, index, labels, settings, model.num_labels, generator_for(seed, step))
-        loss = per_image_loss(model, NoisyBatch(*(tensor.to(device) for tensor in batch))).mean()
+        batch = _draw(data, index, settings, model.num_labels, generator_for(seed, step, device=compute.device))
+        with compute.autocast():
+            loss = losses(model, batch).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -65,21 +72,16 @@ def _check_finite(model: Denoiser, step: int) -> None:
 
 
 def _draw(
-    images: np.ndarray,
-    index: np.ndarray,
-    labels: Tensor,
-    settings: PretrainSettings,
-    no_label: int,
-    generator: torch.Generator,
+    data: Images, index: Tensor, settings: PretrainSettings, no_label: int, generator: torch.Generator
 ) -> NoisyBatch:
-    drawn = torch.randint(len(index), (settings.batch_size,), generator=generator)
-    x = to_float(torch.from_numpy(images[index[drawn.numpy()]]))
+    drawn = torch.randint(len(index), (settings.batch_size,), generator=generator, device=generator.device)
+    x, labels = data.at(index[drawn])
     if settings.horizontal_flip:
-        flip = torch.rand(len(x), generator=generator) < 0.5
+        flip = torch.rand(len(x), generator=generator, device=generator.device) < 0.5
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
     return draw_noise(
         x,
-        labels[drawn],
+        labels,
         levels=1,
         P_mean=settings.P_mean,
         P_std=settings.P_std,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from privimage.checkpoints import Checkpoint
+from privimage.compute import DEFAULT
 from privimage.diffusion import training
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
@@ -24,7 +25,7 @@ def data():
 
 def run(data, folder, settings=SETTINGS, seed=0):
     model = new_denoiser(SMALL, 8, 1, 2, seed)
-    return training.train(model, *data, settings, seed, Checkpoint(folder, "x")).state_dict()
+    return training.train(model, *data, settings, seed, Checkpoint(folder, "x"), DEFAULT).state_dict()
 
 
 def test_same_seed_same_weights_another_seed_others(data, tmp_path):
@@ -63,7 +64,8 @@ def test_training_lowers_the_loss(tmp_path):
         generator=torch.Generator().manual_seed(9),
     )  # fmt: skip
     before = per_image_loss(model, batch).mean().item()
-    trained = training.train(model, images.numpy(), np.arange(16), labels, settings, 0, Checkpoint(tmp_path, "x"))
+    where = Checkpoint(tmp_path, "x")
+    trained = training.train(model, images.numpy(), np.arange(16), labels, settings, 0, where, DEFAULT)
     assert per_image_loss(trained, batch).mean().item() < 0.5 * before
 
 
@@ -73,21 +75,11 @@ def test_a_run_that_diverges_is_refused(data, tmp_path):
         run(data, tmp_path, settings)
 
 
-class Unaveraged(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.module = model
-
-    def update_parameters(self, model):
-        pass
-
-
-def test_batches_follow_the_model_to_its_device(data, tmp_path, monkeypatch):
-    """The device `meta` computes nothing but refuses to mix with another, as a GPU would."""
-    monkeypatch.setattr(training, "_check_finite", lambda model, step: None)  # there are no values to check
-    monkeypatch.setattr(training, "averaged", lambda model, decay: Unaveraged(model))
-    model = new_denoiser(SMALL, 8, 1, 2, 0).to("meta")
-    training.train(model, *data, SETTINGS, 0, Checkpoint(tmp_path, "x"))
+@pytest.mark.gpu
+def test_images_and_draws_follow_the_model_to_a_gpu(data, tmp_path):
+    model = DEFAULT.place(new_denoiser(SMALL, 8, 1, 2, 0))
+    trained = training.train(model, *data, SETTINGS, 0, Checkpoint(tmp_path, "x"), DEFAULT)
+    assert all(p.is_cuda and bool(torch.isfinite(p).all()) for p in trained.parameters())
 
 
 def test_only_the_images_of_the_index_are_used(data, tmp_path):

@@ -142,6 +142,7 @@ rule pretrain:
         mem_mb=2000,
         runtime=2880,
         gpu=1,
+        compute=settings("compute"),
     params:
         settings=settings("pretrain"),
         class_names=constant("class_names"),
@@ -150,7 +151,7 @@ rule pretrain:
     shell:
         "python -m privimage.pretrain --seed {wildcards.seed}"
         " --public {input.public:q} --subset {input.subset:q} --class-names {params.class_names:q}"
-        " --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
+        " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"
 
 
@@ -211,9 +212,11 @@ rule sample:
         mem_mb=2000,
         runtime=1440,
         gpu=1,
+        compute=settings("compute"),
     params:
         settings=settings("sample"),
         version=stage_version("sample"),
     shell:
         "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
+        " --settings {params.settings:q} --compute {resources.compute:q}"
+        " --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
