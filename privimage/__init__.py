@@ -23,6 +23,7 @@ Nouns are parts, which know nothing of stages:
     shards       the file between the readers of a source and the one that joins what they read
     check_data   `privimage check-data`: what is wrong with a set of images
     checkpoints  what lets a long stage resume
+    compute      the device, precision and compilation; with `memory`, how many images at once
     data/        readers of image sources; the only place that knows a data set's name
     classifiers/ networks that classify, and how they are trained
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)

@@ -65,7 +65,7 @@ def clipped_gradient_sum(
             values, gradients = per_image.gradients(lambda: losses_of(part), part.stop - part.start)
             return values, _clipped_sum(gradients, clip_norm)
 
-        for values, sums in side_by_side(clipped, parts, workers):
+        for values, sums in side_by_side(clipped, parts, min(workers, max(1, len(parts)))):
             losses.append(values)
             for name, value in sums.items():
                 total[name] += value.view_as(total[name])

@@ -137,3 +137,19 @@ def test_the_opacus_engine_leaves_the_model_as_it_was():
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
     assert not any(hasattr(p, "grad_sample") or p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["fast", "opacus"])
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_a_gpu_gives_what_a_cpu_gives(dtype, bound, copies, engine, monkeypatch):
+    """Float32 convolutions on a GPU may be of TF32 where the network runs; here they are not."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    seed = fresh_seed()
+    model, batch = denoiser(dtype, seed), batch_of(copies, dtype, seed)
+    expected = summed("fast", model, of_denoiser(model, batch), copies)
+    model = model.to("cuda", memory_format=torch.channels_last)
+    batch = NoisyBatch(*(tensor.cuda() for tensor in batch))
+    found = summed(engine, model, of_denoiser(model, batch), copies, 3)
+    assert distance(found.cpu(), expected) < bound, f"seed {seed}"

@@ -6,6 +6,7 @@ from torch import nn
 
 from privimage.errors import UserError
 from privimage.privacy.per_sample.capture import tapped
+from privimage.privacy.per_sample.layers import by_kernel_pixel, conv2d
 
 
 def reference(model, x, copies):
@@ -109,3 +110,31 @@ def test_a_layer_used_twice_is_refused_by_name():
     model = Twice()
     with pytest.raises(UserError, match="`layer` is used twice"), tapped(model, 1) as taps:
         taps.gradients(lambda: model(torch.randn(2, 2)).sum(1), 2)
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize(
+    "shape", [dict(kernel_size=3, padding=1), dict(kernel_size=(3, 5), stride=(2, 1), padding=(0, 2))]
+)
+def test_the_products_that_a_gpu_computes_are_the_library_s_gradients(shape, copies):
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(3, 4, **shape).double()
+    x = torch.randn(2 * copies, 3, 7, 8, generator=generator, dtype=torch.float64)
+    g = torch.randn(layer(x).shape, generator=generator, dtype=torch.float64)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        pair = (x.to(memory_format=layout), g.to(memory_format=layout))
+        expected = conv2d(layer, *pair, copies)["weight"]
+        torch.testing.assert_close(by_kernel_pixel(layer, *pair, copies), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_one_pixel_convolutions_in_the_layout_of_a_gpu(copies):
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 5, 1), nn.Conv2d(5, 3, 1)).double().to(memory_format=torch.channels_last)
+    x = torch.randn(2 * copies, 2, 4, 4, generator=generator, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last)
+    expected = reference(model, x, copies)
+    with tapped(model, copies) as taps:
+        _, found = taps.gradients(lambda: model(x).square().flatten(1).sum(1).unflatten(0, (2, copies)).sum(1), 2)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)

@@ -30,8 +30,8 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> dict[str, Ten
     patches; on a GPU, which would wait for so many small calls, one batched product a pixel of the kernel.
     """
     x = x.to(g.dtype)
-    if x.is_cuda:
-        return _named(layer, _by_kernel_pixel(layer, x, g, copies), g.unflatten(0, (-1, copies)).sum((1, 3, 4)))
+    if x.is_cuda or torch.compiler.is_compiling():
+        return _named(layer, by_kernel_pixel(layer, x, g, copies), g.unflatten(0, (-1, copies)).sum((1, 3, 4)))
     how = (layer.weight, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, (False, True, False))
     pairs = zip(g.split(copies), x.split(copies))
     weight = torch.stack([torch.ops.aten.convolution_backward.default(*pair, *how)[1] for pair in pairs])
@@ -76,7 +76,7 @@ def _named(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> dict[s
     return {"weight": weight} if layer.bias is None else {"weight": weight, "bias": bias}
 
 
-def _by_kernel_pixel(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> Tensor:
+def by_kernel_pixel(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> Tensor:
     """The weight gradient [B, out, in, k, k]: for each pixel of the kernel, the inputs that it met times ``g``."""
     (height, width), (down, right), num = layer.kernel_size, layer.stride, len(x) // copies
     x = F.pad(x, (layer.padding[1],) * 2 + (layer.padding[0],) * 2).permute(0, 2, 3, 1)  # [B*K, H', W', in]
