@@ -9,6 +9,7 @@ from privimage.compute import DEFAULT
 from privimage.diffusion import training
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
+from privimage.diffusion.training import optimizer_tensors, restore_optimizer
 from privimage.errors import UserError
 from privimage.settings import NetworkSettings, PretrainSettings
 
@@ -88,3 +89,16 @@ def test_only_the_images_of_the_index_are_used(data, tmp_path):
     others[1::2] = 255  # the index has the even ones
     a, b = run(data, tmp_path / "a"), run((others, index, labels), tmp_path / "b")
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_restored_moments_lie_in_memory_as_the_weights_do():
+    """Fused kernels read both in the order in which they lie."""
+    layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.randn(1, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    saved = {name: t.clone(memory_format=torch.contiguous_format) for name, t in optimizer_tensors(optimizer).items()}
+    restore_optimizer(optimizer, saved)
+    moment = optimizer.state[layer.weight]["exp_avg"]
+    assert moment.stride() == layer.weight.stride()
+    assert torch.equal(moment, saved["0.exp_avg"])
