@@ -136,8 +136,9 @@ def test_ten_bombs_cost_no_memory(tmp_path):
     root = good(tmp_path / "in")
     from bad_inputs import claimed_png
 
+    bomb = claimed_png(9000, 9000, 9000)
     for number in range(10):
-        (root / "cat" / f"bomb{number}.png").write_bytes(claimed_png(9000 + number, 9000, 9000))
+        (root / "cat" / f"bomb{number}.png").write_bytes(bomb)
     code = (
         "import resource, sys; from privimage import check_data; import privimage.reporting.grid;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
