@@ -30,7 +30,9 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/public.smk"
 include: "workflow/rules/releases.smk"
 include: "workflow/rules/private.smk"
-include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/quality.smk"
+include: "workflow/rules/accuracy.smk"
+include: "workflow/rules/report.smk"
 
 
 onstart:

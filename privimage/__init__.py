@@ -11,7 +11,7 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     pretrain     the selected public images      -> a class-conditional diffusion model
     finetune     sensitive images + model        -> the private model, its privacy cost    (spends privacy)
     sample       the private model               -> synthetic images
-    fid          synthetic and real images       -> a Frechet distance                     (not private)
+    quality      synthetic and real images       -> a Frechet distance                     (not private)
     accuracy     synthetic and real images       -> classification accuracy                (not private)
     report       everything above                -> one page to release, one for the owner
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from privimage import cli
-from privimage.artifacts import Accuracy, ImageSet, Provenance, sha256
+from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.classifiers import inference
 from privimage.classifiers.linear import logistic_accuracy, mlp_accuracy
 from privimage.classifiers.resnet9 import ResNet9
 from privimage.classifiers.training import Recipe, Trainer, initialised
 from privimage.errors import UserError
+from privimage.measurements import Accuracy
 from privimage.schema import plain
 from privimage.settings import AccuracySettings
 

@@ -300,61 +300,6 @@ class PrivacyStatement(JsonArtifact):
         return super()._from_json({**body, "events": events, "accountants": accountants})
 
 
-@dataclass(frozen=True)
-class Distance(JsonArtifact):
-    """A Frechet distance between synthetic and real images. Not private."""
-
-    metric: str
-    value: float | None
-    feature_network: str
-    num_synthetic: int
-    num_reference: int
-    reference_split: str
-    provenance: Provenance
-    note: str = ""
-    private: bool = False
-
-
-@dataclass(frozen=True)
-class Accuracy(JsonArtifact):
-    """Accuracy on real test images of classifiers trained on synthetic ones, as fractions. Not private.
-
-    ``classifiers`` maps a name to ``values`` (one a repetition), ``mean`` and ``std``.
-    """
-
-    classifiers: dict[str, dict[str, Any]]
-    mean_accuracy: float
-    protocol: str
-    num_train: int
-    num_test: int
-    provenance: Provenance
-    private: bool = False
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A training curve as CSV: one row a record, first column ``step``. Of sensitive data: internal only."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[float, ...], ...]
-
-    def write(self, path: Path) -> None:
-        """The file exists."""
-        lines = [",".join(self.columns), *(",".join(f"{value:.6g}" for value in row) for row in self.rows)]
-        write_text(path, "\n".join(lines) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> Curve:
-        """The curve.
-
-        Raises:
-            ArtifactError: if the file is absent or not a table of numbers.
-        """
-        with reading(path):
-            head, *body = Path(path).read_text(encoding="utf-8").splitlines()
-            return cls(tuple(head.split(",")), tuple(tuple(map(float, line.split(","))) for line in body))
-
-
 def write_text(path: Path, text: str) -> None:
     """The file holds the text, whole."""
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

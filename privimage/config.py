@@ -29,7 +29,7 @@ SECTIONS: dict[str, type] = {
     "pretrain": s.PretrainSettings,
     "finetune": s.FinetuneSettings,
     "sample": s.SampleSettings,
-    "fid": s.FidSettings,
+    "quality": s.QualitySettings,
     "accuracy": s.AccuracySettings,
     "compute": s.ComputeSettings,
 }
@@ -253,8 +253,10 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
         )
     if row.sample.sigma_min >= row.sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
-    if row.fid.feature_network == "inception" and not row.fid.inception_path:
-        raise ConfigError(f"`{where}.fid.inception_path` is missing; the feature network `inception` needs its file.")
+    if row.quality.feature_network == "inception" and not row.quality.inception_path:
+        raise ConfigError(
+            f"`{where}.quality.inception_path` is missing; the feature network `inception` needs its file."
+        )
 
 
 def _with_classes(label: str, row: s.Dataset) -> s.Dataset:

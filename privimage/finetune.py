@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from privimage import cli
-from privimage.artifacts import Curve, ImageSet, Provenance, QueryResult, Subset, Weights, sha256
+from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
 from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
@@ -31,6 +31,7 @@ from privimage.diffusion.keyed_noise import keyed_noise
 from privimage.diffusion.loss import NoisyBatch, per_image_loss
 from privimage.diffusion.training import restore_training, training_tensors
 from privimage.errors import UserError
+from privimage.measurements import Curve
 from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy import accounting
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample

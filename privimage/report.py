@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from privimage import cli
-from privimage.artifacts import Accuracy, ArtifactError, ImageSet, QueryResult, sha256, write_text
+from privimage.artifacts import ArtifactError, ImageSet, QueryResult, sha256, write_text
 from privimage.errors import UserError
+from privimage.measurements import Accuracy
 from privimage.privacy.ledger import Ledger
 from privimage.reporting import page, summary
 from privimage.reporting.cells import Cell, Measured, json_of, read_benchmarks, read_cells, refuse_internal

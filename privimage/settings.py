@@ -182,7 +182,7 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
-class FidSettings:
+class QualitySettings:
     """The Frechet distance between synthetic and real images. Evaluation, not private."""
 
     feature_network: Literal["classifier", "inception"] = setting(
@@ -266,7 +266,7 @@ class Dataset(Place):
     pretrain: PretrainSettings = setting(PretrainSettings(), "Overrides of `pretrain`.")
     finetune: FinetuneSettings = setting(FinetuneSettings(), "Overrides of `finetune`.")
     sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
-    fid: FidSettings = setting(FidSettings(), "Overrides of `fid`.")
+    quality: QualitySettings = setting(QualitySettings(), "Overrides of `quality`.")
     accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
     compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 

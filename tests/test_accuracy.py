@@ -9,8 +9,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from privimage import accuracy
-from privimage.artifacts import Accuracy, ImageSet, Provenance, sha256
+from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
+from privimage.measurements import Accuracy
 from privimage.schema import plain
 from privimage.settings import AccuracySettings
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from privimage import artifacts as a
+from privimage import measurements as m
 from privimage.privacy.event import Event
 
 MADE_BY = a.Provenance("stage", 3, {"rate": 0.1, "sizes": [1, 2]}, {"query": "ab" * 32})
@@ -33,8 +34,11 @@ JSON = {
         9.99, 1e-5, 10.0, "add_or_remove_one", [EVENT, Event("gaussian", 10.0)], 12.5, 2, 21.0, 1437,
         [a.Accountant("pld", "0.6.0", 9.99)], True, ["the labels"], MADE_BY,
     ),
-    "fid": a.Distance("fd_classifier", 12.25, "classifier", 3000, 1437, "train", MADE_BY),
-    "accuracy": a.Accuracy({"cnn": {"values": [0.5], "mean": 0.5, "std": 0.0}}, 0.5, "last-epoch", 30, 36, MADE_BY),
+    "quality": m.Quality("classifier", {"fd_classifier": 12.25}, 3000, 1437, "train", MADE_BY),
+    "accuracy": m.Accuracy({"cnn": {"values": [0.5], "mean": 0.5, "std": 0.0}}, 0.5, "last-epoch", 30, 36, MADE_BY),
+    "memorisation": m.Memorisation("classifier", 0.5, [0.4, 0.6], {"synthetic_to_train": [1.0]}, [], 9, 9, MADE_BY),
+    "membership": m.Membership(0.5, [0.4, 0.6], {"0.05": {"rate": 0.1}}, [[0.0, 0.0]], {"0.1": 0.5}, 9, 9, MADE_BY),
+    "semantics": m.Semantics([[1.0, 2.0]], {"0": 0.5}, 0.1, {}, "no vectors", MADE_BY),
 }  # fmt: skip
 ALL = {"images": IMAGES, "weights": WEIGHTS, **JSON}
 
@@ -146,17 +150,17 @@ def test_an_image_set_of_the_wrong_shape_type_or_labels_cannot_exist(images, lab
 
 
 def test_a_curve_is_read_back_and_text_in_it_refused(tmp_path):
-    curve = a.Curve(("step", "loss"), ((1.0, 0.5), (2.0, 0.25)))
+    curve = m.Curve(("step", "loss"), ((1.0, 0.5), (2.0, 0.25)))
     curve.write(tmp_path / "c.csv")
-    assert a.Curve.read(tmp_path / "c.csv") == curve
+    assert m.Curve.read(tmp_path / "c.csv") == curve
     (tmp_path / "c.csv").write_text("step,loss\n1,much\n")
     with pytest.raises(a.ArtifactError):
-        a.Curve.read(tmp_path / "c.csv")
+        m.Curve.read(tmp_path / "c.csv")
 
 
 def test_not_a_number_is_never_written(tmp_path):
     with pytest.raises(ValueError):
-        a.Distance("fd", float("nan"), "classifier", 1, 1, "train", MADE_BY).write(tmp_path / "fid.json")
+        m.Quality("c", {"fd": float("nan")}, 1, 1, "train", MADE_BY).write(tmp_path / "quality.json")
     assert not list(tmp_path.iterdir())
 
 

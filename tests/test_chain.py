@@ -17,15 +17,13 @@ from dp_accounting.pld import PLDAccountant
 from PIL import Image
 
 from privimage.artifacts import (
-    Accuracy,
-    Curve,
-    Distance,
     ImageSet,
     PrivacyStatement,
     QueryResult,
     Subset,
     Weights,
 )
+from privimage.measurements import Accuracy, Curve, Quality
 
 METHODS = ("privimage", "pdp")
 NUM_CLASSES, NUM_PUBLIC_CLASSES, NUM_SAMPLES = 10, 20, 60
@@ -39,7 +37,7 @@ RELEASED = {
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
     *(f"digits/{method}/seed0/eps1/{name}" for method in METHODS for name in CELL),
 }
-MEASURED = ("fid.json", "accuracy.json", "training.csv")
+MEASURED = ("quality.json", "accuracy.json", "training.csv")
 INTERNAL = {
     *(f"digits/internal/{name}" for name in ("train.h5", "test.h5", "train.h5.sha256", "test.h5.sha256")),
     *(f"digits/internal/{name}" for name in ("contents.json", "contact-sheet.png")),
@@ -55,8 +53,8 @@ KEYS = {  # docs: the table of artifacts
         "epsilon", "delta", "target_epsilon", "neighboring_relation", "events", "epsilon_replace_one", "accountants",
         "private", "not_covered",
     },
-    "internal/pdp/seed0/eps1/fid.json": {
-        "metric", "value", "feature_network", "num_synthetic", "num_reference", "reference_split", "private",
+    "internal/pdp/seed0/eps1/quality.json": {
+        "feature_network", "metrics", "num_synthetic", "num_reference", "reference_split", "private",
     },
     "internal/pdp/seed0/eps1/accuracy.json": {"classifiers", "mean_accuracy", "protocol", "num_test", "private"},
 }  # fmt: skip
@@ -117,9 +115,9 @@ def test_query_and_subsets_say_what_the_methods_use(digits):
 @pytest.mark.parametrize("method", METHODS)
 def test_measurements_read_and_are_stamped_not_private(digits, method):
     cell = digits / "internal" / method / "seed0/eps1"
-    distance, accuracy = Distance.read(cell / "fid.json"), Accuracy.read(cell / "accuracy.json")
-    assert not distance.private and not accuracy.private
-    assert (distance.num_synthetic, accuracy.num_train) == (NUM_SAMPLES, NUM_SAMPLES)
+    quality, accuracy = Quality.read(cell / "quality.json"), Accuracy.read(cell / "accuracy.json")
+    assert not quality.private and not accuracy.private
+    assert (quality.num_synthetic, accuracy.num_train) == (NUM_SAMPLES, NUM_SAMPLES)
     assert set(accuracy.classifiers) == {"logistic", "mlp", "cnn"} and 0 <= accuracy.mean_accuracy <= 1
     assert [row[0] for row in Curve.read(cell / "training.csv").rows] == [0, 1, 2]
 

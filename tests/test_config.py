@@ -136,7 +136,7 @@ CONTRADICTIONS = {
     "classes_per_label": ("datasets.digits.select.classes_per_label", 7, "takes 70 public classes"),
     "levels": ("datasets.digits.pretrain.network.channel_multipliers", [1, 2, 2, 2, 2], "cannot be halved"),
     "sigmas": ("datasets.digits.sample.sigma_min", 80, "less than sigma_max"),
-    "inception": ("datasets.digits.fid.feature_network", "inception", "needs its file"),
+    "inception": ("datasets.digits.quality.feature_network", "inception", "needs its file"),
     "classes twice": ("datasets.digits.class_names", ["0", "0"], "names a class twice"),
     "no such public": ("datasets.digits.public", "glyphs9", "did you mean `glyphs8`?"),
     "no such dataset": ("run.datasets", ["digit"], "did you mean `digits`?"),

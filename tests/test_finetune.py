@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from privimage import finetune
-from privimage.artifacts import Curve, ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
+from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import flatten
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.images import Images
 from privimage.diffusion.loss import per_image_loss
 from privimage.errors import UserError
+from privimage.measurements import Curve
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey

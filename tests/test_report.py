@@ -10,10 +10,7 @@ import pytest
 from privimage import cli, report
 from privimage.artifacts import (
     Accountant,
-    Accuracy,
     ArtifactError,
-    Curve,
-    Distance,
     ImageSet,
     PrivacyStatement,
     Provenance,
@@ -22,6 +19,7 @@ from privimage.artifacts import (
     sha256,
 )
 from privimage.errors import UserError
+from privimage.measurements import Accuracy, Curve, Quality
 from privimage.privacy import accounting, ledger
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
@@ -111,8 +109,9 @@ def folder(tmp_path: Path) -> Path:
             statement(epsilon, events, parents.get("query")).write(tmp_path / method / f"{epsilon}.json")
             images().write(tmp_path / method / f"{epsilon}.h5")
             accuracy(0.4321 + epsilon / 100).write(measured / method / f"accuracy{epsilon}.json")
-            distance = Distance("fd_classifier", 17.77, "the classifier", 30, 1437, "train", Provenance("fid", 1))
-            distance.write(measured / method / f"fid{epsilon}.json")
+            metrics = {"fd_classifier": 17.77}
+            quality = Quality("the classifier", metrics, 30, 1437, "train", Provenance("quality", 1))
+            quality.write(measured / method / f"quality{epsilon}.json")
             Curve(("step", "loss"), ((0.0, 1.0), (1.0, 0.5))).write(measured / method / f"curve{epsilon}.csv")
     images(seed=1).write(measured / "train.h5")
     images(seed=2).write(measured / "test.h5")
@@ -136,7 +135,7 @@ def cells(folder: Path, measured: bool) -> list[dict]:
             row |= {"images": f"{at}/{epsilon}.h5", "subset": f"{at}/subset.json"}
             if measured:
                 at = folder / "internal" / method
-                row |= {"fid": f"{at}/fid{epsilon}.json", "accuracy": f"{at}/accuracy{epsilon}.json"}
+                row |= {"quality": [f"{at}/quality{epsilon}.json"], "accuracy": f"{at}/accuracy{epsilon}.json"}
                 row |= {"curve": f"{at}/curve{epsilon}.csv"}
             rows.append(row)
     return rows
@@ -150,7 +149,11 @@ def arguments(folder: Path, edition: str) -> list[str]:
     given += ["--html", str(folder / f"{edition}.html")]
     if edition == "internal":
         at = folder / "internal"
-        times = {"classifier": at / "time.tsv", "sample/scratch/seed0/eps1": at / "time.tsv", "fid": at / "absent.tsv"}
+        times = {
+            "classifier": at / "time.tsv",
+            "sample/scratch/seed0/eps1": at / "time.tsv",
+            "quality": at / "absent.tsv",
+        }
         given += ["--real-train", str(at / "train.h5"), "--real-test", str(at / "test.h5")]
         given += ["--real-accuracy", json.dumps([str(at / "real.json")]), "--summary", str(at / "summary.csv")]
         given += ["--benchmarks", json.dumps({label: str(path) for label, path in times.items()})]

@@ -26,7 +26,7 @@ def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[
     return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
 
 
-CELL = ("finetune", "sample", "fid", "accuracy")
+CELL = ("finetune", "sample", "quality", "accuracy")
 MODEL = jobs_of("select", "pretrain", *CELL)
 AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
 REAL = {"accuracy_real seed0"}
@@ -48,13 +48,13 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
         "datasets: {digits: {preprocess: {on_bad_image: skip}}}",
         SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
     ),
-    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("fid")),
+    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("quality")),
     "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
     "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
     "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
-    "sample": ("sample: {rho: 6}", jobs_of("sample", "fid", "accuracy") | REPORTS),
-    "fid": ("fid: {reference_split: test}", jobs_of("fid") | {"report_internal"}),
+    "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy") | REPORTS),
+    "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
     "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
@@ -78,7 +78,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
     "report": REPORTS,
 }
 STAGES = (
-    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "fid",
+    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "quality",
     "accuracy", "report",
 )  # fmt: skip
 
@@ -284,7 +284,7 @@ def test_a_mistake_in_the_configuration_is_one_sentence(fresh, tmp_path, mistake
 def test_a_missing_section_is_one_sentence(tmp_path):
     copy_project(tmp_path)
     edit(tmp_path / "config/config.yaml", "\nfid: {}\n", "\n")
-    assert "`fid` is missing" in refusal(tmp_path, *TOY)
+    assert "`quality` is missing" in refusal(tmp_path, *TOY)
 
 
 def test_an_unwise_delta_is_a_warning(fresh, tmp_path):

@@ -62,7 +62,7 @@ def inception_features(path: Path) -> FeatureNetwork:
     from cleanfid.resize import build_resizer
 
     if path.name != INCEPTION_FILE:
-        raise UserError(f"fid.inception_path is {path}; expected a file called {INCEPTION_FILE}; rename it.")
+        raise UserError(f"quality.inception_path is {path}; expected a file called {INCEPTION_FILE}; rename it.")
     resize = build_resizer("clean")  # uint8 [H, W, 3] -> float32 [299, 299, 3]
 
     def batch(images: np.ndarray) -> np.ndarray:

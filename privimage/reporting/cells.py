@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from privimage.artifacts import Accuracy, Curve, Distance, ImageSet, PrivacyStatement, Subset
+from privimage.artifacts import ImageSet, PrivacyStatement, Subset
 from privimage.config import epsilon_label
 from privimage.errors import UserError
+from privimage.measurements import Accuracy, Curve, Quality
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
-MEASURED = ("fid", "accuracy", "curve")
+MEASURED = ("quality", "accuracy", "curve")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cell:
     statement: PrivacyStatement
     images: ImageSet
     subset: Subset
-    distance: Distance | None = None
+    qualities: tuple[Quality, ...] = ()
     accuracy: Accuracy | None = None
     curve: Curve | None = None
 
@@ -112,8 +113,8 @@ def _read_cell(row: Mapping[str, Any], measured: bool) -> Cell:
         )
     if not measured:
         refuse_internal([row["privacy"], row["images"], row["subset"]])
-    readers = {"fid": ("distance", Distance), "accuracy": ("accuracy", Accuracy), "curve": ("curve", Curve)}
-    extra = {field: cls.read(Path(row[key])) for key, (field, cls) in readers.items() if row.get(key)}
+    readers = {"accuracy": Accuracy, "curve": Curve}
+    extra = {key: reader.read(Path(row[key])) for key, reader in readers.items() if row.get(key)}
     return Cell(
         method=row["method"],
         seed=int(row["seed"]),
@@ -121,6 +122,7 @@ def _read_cell(row: Mapping[str, Any], measured: bool) -> Cell:
         statement=PrivacyStatement.read(Path(row["privacy"])),
         images=ImageSet.read(Path(row["images"])),
         subset=Subset.read(Path(row["subset"])),
+        qualities=tuple(Quality.read(Path(path)) for path in row.get("quality", ())),
         **extra,
     )
 

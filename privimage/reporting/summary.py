@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from privimage.artifacts import Accuracy, ArtifactError, write_text
+from privimage.artifacts import ArtifactError, write_text
 from privimage.config import epsilon_label
+from privimage.measurements import Accuracy
 from privimage.reporting.cells import Cell
 
 Row = dict[str, str | int | float | None]
@@ -46,8 +47,8 @@ def rows_of(
     for cell in cells:
         row: Row = {"dataset": dataset, "method": cell.method, "seed": cell.seed, "epsilon": cell.epsilon}
         row |= {"epsilon_spent": cell.statement.epsilon, **_accuracies(cell.accuracy)}
-        if cell.distance:
-            row[cell.distance.metric] = cell.distance.value
+        for quality in cell.qualities:
+            row |= quality.metrics
         rows.append(row | {"seconds": seconds.get(cell.coordinates)})
     for accuracy in references:
         seed = accuracy.provenance.settings.get("seed")

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from privimage.artifacts import Curve
+from privimage.measurements import Curve
 from privimage.reporting.figures import (
     MAX_POINTS,
     MAX_PUBLIC_CLASSES,

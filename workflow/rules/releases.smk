@@ -14,13 +14,13 @@ def query_flag(wildcards, input):
 
 
 def reference_split(wildcards):
-    split = CONFIG.stage("fid", dataset=wildcards.dataset)["reference_split"]
+    split = CONFIG.stage("quality", dataset=wildcards.dataset)["reference_split"]
     return f"results/{wildcards.dataset}/internal/{split}.h5"
 
 
 def inception_present(wildcards):
     """Whether Inception's file is there: a parameter, so that its arrival reruns the distance."""
-    path = CONFIG.stage("fid", dataset=wildcards.dataset)["inception_path"]
+    path = CONFIG.stage("quality", dataset=wildcards.dataset)["inception_path"]
     return path is not None and Path(path).exists()
 
 
@@ -37,7 +37,7 @@ def cells(dataset, *, internal):
             "subset": f"results/{dataset}/{shared}/subset.json",
         }
         if internal:
-            entry["fid"] = f"results/{dataset}/internal/{cell}/fid.json"
+            entry["quality"] = [f"results/{dataset}/internal/{cell}/quality.json"]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
             if not unconditional:
                 entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
@@ -46,7 +46,11 @@ def cells(dataset, *, internal):
 
 
 def cell_files(internal):
-    return lambda wildcards: [f for _, entry in cells(wildcards.dataset, internal=internal) for f in entry.values()]
+    def files(wildcards):
+        named = [value for _, entry in cells(wildcards.dataset, internal=internal) for value in entry.values()]
+        return [path for value in named for path in (value if isinstance(value, list) else [value])]
+
+    return files
 
 
 def cells_flag(internal):
@@ -83,7 +87,7 @@ def benchmarks(wildcards):
         for stage in ("select", "pretrain"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
-            for stage in ("finetune", "sample", "fid", "accuracy"):
+            for stage in ("finetune", "sample", "quality", "accuracy"):
                 label = f"{stage}/{method}/seed{seed}/eps{epsilon}"
                 files[label] = f"{folder}/{stage}/{method}-seed{seed}-eps{epsilon}.tsv"
     return canonical(files)

@@ -1,4 +1,4 @@
-"""The stage `fid`: the distance under the named network, its right name, no failure without weights."""
+"""The stage `quality`: the distance under the named network, its right name, no failure without weights."""
 
 import json
 import sys
@@ -6,17 +6,18 @@ import sys
 import numpy as np
 import pytest
 
-from privimage import fid
-from privimage.artifacts import Distance, ImageSet, Provenance, Weights, sha256
+from privimage import quality
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256
 from privimage.checkpoints import flatten
 from privimage.classifiers.resnet import ResNet
 from privimage.errors import UserError
+from privimage.measurements import Quality
 from privimage.metrics.features import FeatureNetwork, classifier_features
 from privimage.metrics.frechet import Moments, frechet_distance
 from privimage.schema import plain
-from privimage.settings import ClassifierSettings, FidSettings
+from privimage.settings import ClassifierSettings, QualitySettings
 
-PROVENANCE = Provenance("fid", fid.VERSION)
+PROVENANCE = Provenance("quality", quality.VERSION)
 CORNER = FeatureNetwork("corner", 2, lambda images: images[:, 0, :2, 0].astype(np.float64))
 
 
@@ -44,28 +45,28 @@ def main(monkeypatch, folder, settings):
         "--synthetic": folder / "images.h5",
         "--real": folder / "internal" / "train.h5",
         "--classifier": folder / "classifier",
-        "--result": folder / "internal" / "fid.json",
+        "--result": folder / "internal" / "quality.json",
     }
-    monkeypatch.setattr(sys, "argv", ["fid", *(str(part) for pair in flags.items() for part in pair)])
-    fid.main()
-    return Distance.read(folder / "internal" / "fid.json")
+    monkeypatch.setattr(sys, "argv", ["quality", *(str(part) for pair in flags.items() for part in pair)])
+    quality.main()
+    return Quality.read(folder / "internal" / "quality.json")
 
 
 def test_a_shift_of_every_feature_costs_its_square(monkeypatch):
-    monkeypatch.setattr(fid, "BATCH_SIZE", 7)
+    monkeypatch.setattr(quality, "BATCH_SIZE", 7)
     real = noise(40, 0)
     shifted = ImageSet(real.images + np.uint8(5), real.labels, real.class_names, "made")
-    result = fid.run(shifted, real, CORNER, FidSettings(reference_split="test"), PROVENANCE)
-    assert result.value == pytest.approx(2 * 5**2)
-    assert (result.metric, result.num_synthetic, result.num_reference) == ("fd_classifier", 40, 40)
+    result = quality.run(shifted, real, CORNER, QualitySettings(reference_split="test"), PROVENANCE)
+    assert result.metrics == {"fd_classifier": pytest.approx(2 * 5**2)}
+    assert (result.num_synthetic, result.num_reference) == (40, 40)
     assert (result.reference_split, result.private, result.note) == ("test", False, "")
 
 
 def test_images_of_another_shape_or_too_few_are_refused():
     with pytest.raises(UserError, match="expected the same"):
-        fid.run(noise(4, 0, channels=3), noise(4, 0), CORNER, FidSettings(), PROVENANCE)
+        quality.run(noise(4, 0, channels=3), noise(4, 0), CORNER, QualitySettings(), PROVENANCE)
     with pytest.raises(UserError, match="at least 2"):
-        fid.run(noise(1, 0), noise(4, 0), CORNER, FidSettings(), PROVENANCE)
+        quality.run(noise(1, 0), noise(4, 0), CORNER, QualitySettings(), PROVENANCE)
 
 
 def test_classifier_from_files_to_file(files, monkeypatch):
@@ -74,27 +75,26 @@ def test_classifier_from_files_to_file(files, monkeypatch):
     sides = [Moments(network.width), Moments(network.width)]
     for side, images in zip(sides, (noise(30, 0), noise(20, 1))):
         side.update(network.extract(images.images))
-    assert result.value == pytest.approx(frechet_distance(*sides))
-    assert (result.metric, result.feature_network) == ("fd_classifier", "classifier")
+    assert result.metrics == {"fd_classifier": pytest.approx(frechet_distance(*sides))}
+    assert result.feature_network == "classifier"
     real = sha256(files / "internal" / "train.h5")
     assert set(result.provenance.parents) == {"classifier", "synthetic"}
-    assert real not in (files / "internal" / "fid.json").read_text()
+    assert real not in (files / "internal" / "quality.json").read_text()
 
 
 def test_inception_is_called_fid_and_its_file_recorded(files, monkeypatch):
     (files / "network.pt").write_bytes(b"weights")
-    monkeypatch.setattr(fid, "inception_features", lambda path: CORNER)
+    monkeypatch.setattr(quality, "inception_features", lambda path: CORNER)
     settings = {"feature_network": "inception", "inception_path": str(files / "network.pt")}
     result = main(monkeypatch, files, settings)
-    assert (result.metric, result.feature_network) == ("fid_inception", "inception")
-    assert result.value > 0
+    assert result.feature_network == "inception" and result.metrics["fid_inception"] > 0
     assert result.provenance.parents["inception"] == sha256(files / "network.pt")
 
 
 def test_without_inceptions_file_there_is_a_note_and_no_value(files, monkeypatch):
     settings = {"feature_network": "inception", "inception_path": str(files / "absent.pt")}
     result = main(monkeypatch, files, settings)
-    assert (result.metric, result.value) == ("fid_inception", None)
+    assert result.metrics == {"fid_inception": None}
     assert "weights missing" in result.note
     with pytest.raises(UserError, match="inception_path is missing"):
         main(monkeypatch, files, {"feature_network": "inception"})

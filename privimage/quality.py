@@ -11,13 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from privimage import cli
-from privimage.artifacts import Distance, ImageSet, Provenance, Weights, sha256
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256
 from privimage.errors import UserError
+from privimage.measurements import Quality
 from privimage.metrics.features import FeatureNetwork, classifier_features, inception_features
 from privimage.metrics.frechet import Moments, frechet_distance
 from privimage.progress import progress
 from privimage.schema import plain
-from privimage.settings import FidSettings
+from privimage.settings import QualitySettings
 
 VERSION = 1
 METRICS = {"classifier": "fd_classifier", "inception": "fid_inception"}
@@ -29,9 +30,9 @@ def run(
     synthetic: ImageSet,
     real: ImageSet,
     network: FeatureNetwork | None,
-    settings: FidSettings,
+    settings: QualitySettings,
     provenance: Provenance,
-) -> Distance:
+) -> Quality:
     """The distance under ``network``; without a network, the same record with no value and a note.
 
     Raises:
@@ -45,10 +46,9 @@ def run(
     value = None
     if network is not None:
         value = frechet_distance(moments(synthetic, network, "synthetic"), moments(real, network, "real"))
-    return Distance(
-        metric=METRICS[settings.feature_network],
-        value=value,
+    return Quality(
         feature_network=settings.feature_network,
+        metrics={METRICS[settings.feature_network]: value},
         num_synthetic=len(synthetic.labels),
         num_reference=len(real.labels),
         reference_split=settings.reference_split,
@@ -68,25 +68,25 @@ def moments(images: ImageSet, network: FeatureNetwork, name: str) -> Moments:
 
 def main() -> None:
     """Parse, read, run, write."""
-    parser = cli.parser("fid", __doc__, FidSettings)
+    parser = cli.parser("quality", __doc__, QualitySettings)
     parser.add_argument("--synthetic", type=Path, required=True, help="synthetic images")
     parser.add_argument("--real", type=Path, required=True, help="real images, of the split in the settings")
     parser.add_argument("--classifier", type=Path, required=True, help="the public classifier")
     parser.add_argument("--result", type=Path, required=True, help="the distance (output)")
     args = parser.parse_args()
-    settings = cli.settings_from(FidSettings, args.settings)
+    settings = cli.settings_from(QualitySettings, args.settings)
     network, parents = _network(settings, args.classifier)
     parents["synthetic"] = sha256(args.synthetic)
-    provenance = Provenance("fid", VERSION, plain(settings), parents)
+    provenance = Provenance("quality", VERSION, plain(settings), parents)
     run(ImageSet.read(args.synthetic), ImageSet.read(args.real), network, settings, provenance).write(args.result)
 
 
-def _network(settings: FidSettings, classifier: Path) -> tuple[FeatureNetwork | None, dict[str, str]]:
+def _network(settings: QualitySettings, classifier: Path) -> tuple[FeatureNetwork | None, dict[str, str]]:
     """The feature network and its file's checksum; no network where Inception's file is absent."""
     if settings.feature_network == "classifier":
         return classifier_features(Weights.read(classifier, "classifier")), {"classifier": sha256(classifier)}
     if settings.inception_path is None:
-        raise UserError("fid.inception_path is missing; the feature network `inception` needs its file.")
+        raise UserError("quality.inception_path is missing; the feature network `inception` needs its file.")
     path = Path(settings.inception_path)
     if not path.exists():
         return None, {}

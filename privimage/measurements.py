@@ -1,0 +1,131 @@
+"""The files that measuring stages write: what was computed from real images, without noise. They stay inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from privimage.artifacts import JsonArtifact, Provenance, reading, write_text
+
+
+@dataclass(frozen=True)
+class Quality(JsonArtifact):
+    """How near synthetic images are to real ones in the features of one network. Not private.
+
+    ``metrics`` maps a name that says the network, such as ``fd_classifier``, to its value; None where the network's
+    weights are missing, which ``note`` then says.
+    """
+
+    feature_network: str
+    metrics: dict[str, float | None]
+    num_synthetic: int
+    num_reference: int
+    reference_split: str
+    provenance: Provenance
+    note: str = ""
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Accuracy(JsonArtifact):
+    """Accuracy on real test images of classifiers trained on synthetic ones, as fractions. Not private.
+
+    ``classifiers`` maps a name to ``values`` (one a repetition), ``mean`` and ``std``. ``confusion`` maps a name to
+    counts of test images, [class][predicted class], summed over the repetitions.
+    """
+
+    classifiers: dict[str, dict[str, Any]]
+    mean_accuracy: float
+    protocol: str
+    num_train: int
+    num_test: int
+    provenance: Provenance
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Memorisation(JsonArtifact):
+    """Are synthetic images nearer to training images than to unseen ones? Not private.
+
+    ``closer_to_train`` is the probability that a synthetic image's nearest training image is nearer than its nearest
+    test image, among as many of either; one half is what a generator that copies nothing has. ``interval`` is its
+    95 % interval. ``distances`` maps ``synthetic_to_train``, ``synthetic_to_test``, ``test_to_train`` to quantiles
+    (0, 1, ..., 100 %). ``nearest`` holds the synthetic images nearest to a training image, nearest first: the index of
+    the ``synthetic`` image, the indices of its nearest ``train`` images, its ``distance``.
+    """
+
+    feature_network: str
+    closer_to_train: float
+    interval: list[float]
+    distances: dict[str, list[float]]
+    nearest: list[dict[str, Any]]
+    num_synthetic: int
+    num_reference: int
+    provenance: Provenance
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Membership(JsonArtifact):
+    """A membership-inference attack on the released model: does its loss betray training images? Not private.
+
+    ``auc`` is the area under the curve (one half: no better than guessing) with its 95 % ``auc_interval``; ``tpr``
+    maps a false-positive rate, ``0.05`` and where there are 10,000 non-members ``0.001``, to the true-positive
+    ``rate`` and its ``interval``; ``roc`` holds points [false-positive rate, true-positive rate]; ``auc_by_sigma``
+    maps a noise level to the area of its loss alone.
+    """
+
+    auc: float
+    auc_interval: list[float]
+    tpr: dict[str, dict[str, Any]]
+    roc: list[list[float]]
+    auc_by_sigma: dict[str, float]
+    num_members: int
+    num_non_members: int
+    provenance: Provenance
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Semantics(JsonArtifact):
+    """Do the selected public classes mean what the sensitive classes mean? Not private.
+
+    ``histogram`` is the query's without noise, [class][public class]. ``agreement`` maps a sensitive class to the
+    share of its test images that the classifier puts into its selected classes; ``chance`` is what as many classes at
+    random would get. ``cosine`` maps a sensitive class to the mean cosine of its word vector and those of its selected
+    classes; empty without a file of vectors, and ``note`` says so.
+    """
+
+    histogram: list[list[float]]
+    agreement: dict[str, float]
+    chance: float
+    cosine: dict[str, float]
+    note: str
+    provenance: Provenance
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training curve as CSV: one row a record, first column ``step``. Of sensitive data: internal only."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+
+    def write(self, path: Path) -> None:
+        """The file exists."""
+        lines = [",".join(self.columns), *(",".join(f"{value:.6g}" for value in row) for row in self.rows)]
+        write_text(path, "\n".join(lines) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Curve:
+        """The curve.
+
+        Raises:
+            ArtifactError: if the file is absent or not a table of numbers.
+        """
+        with reading(path):
+            head, *body = Path(path).read_text(encoding="utf-8").splitlines()
+            return cls(tuple(head.split(",")), tuple(tuple(map(float, line.split(","))) for line in body))
