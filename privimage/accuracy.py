@@ -1,29 +1,52 @@
 """Measure how useful the images are: train classifiers on them, test on real images.
 
-Reads:   synthetic images (or the real training images, for the row to compare with) and real test images.
+Reads:   synthetic images (or the real training images, for the row to compare with) and real test images; with
+         `noisy-validation` the sensitive training images and the release's privacy statement.
 Writes:  the accuracy of each classifier, as a fraction, and whom it takes for whom.
-Privacy: evaluation, not private: the numbers depend on the real test images without any noise.
+Privacy: evaluation, not private: the numbers depend on the real test images without any noise. What `noisy-validation`
+         learns from the sensitive images is a DP release all the same, since it decides which number people quote.
 Source:  Li et al. 2024 (logistic, mlp, cnn). Gong et al. 2025, DPImageBench (wrn, resnet, resnext; the protocols).
+
+`noisy-validation`: for each deep classifier, which epoch gets most of the sensitive training images right? After each
+epoch the classifier is a function of synthetic images and a seed alone, and says of each image what depends on that
+image alone; so one image more adds 0 or 1 to each epoch's count of right answers (0 to R, summed over R repetitions,
+which share their epoch). That is what `privacy.mechanism.report_noisy_max` asks for: its answer costs
+`validation_epsilon`, once a method, epsilon, seed and classifier. `finetune` composed these events with the query and
+DP-SGD before it calibrated its noise, and the statement lists them; here they are charged before an image is looked at,
+and drawn once.
+
+The images are all sensitive training images. Classifiers learn from none of them, but the generator did: a part left
+out of fine-tuning would be judged with less bias, at the price of a generator that has seen less, of counts that
+drown in the noise earlier, and of every measurement beside this one that takes the training images for what the
+generator saw. Composition is sequential over the whole set, so the guarantee needs no such part; and that the generator
+is private bounds how much better its images suit those it saw (Dwork et al. 2015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from privimage import cli
-from privimage.artifacts import ImageSet, Provenance, sha256
+from privimage.artifacts import EpochChoice, ImageSet, PrivacyStatement, Provenance, sha256
+from privimage.checkpoints import fingerprint
 from privimage.classifiers import linear
 from privimage.classifiers.deep import History, Shown, trained
 from privimage.errors import UserError
 from privimage.measurements import Accuracy
+from privimage.privacy.event import Event, noisy_choice
+from privimage.privacy.ledger import Ledger, Release
+from privimage.privacy.mechanism import report_noisy_max
 from privimage.schema import plain
-from privimage.settings import AccuracySettings
+from privimage.settings import AccuracySettings, Declared
 
 VERSION = 2
+NOISY = ("sensitive", "privacy", "dataset", "method", "epsilon", "declared", "state_dir")  # flags of this protocol
 ORACLE = "oracle (selected on test images: not a valid result)"
 Choose = Callable[[Mapping[str, np.ndarray]], Mapping[str, Sequence[int]]]
 
@@ -48,14 +71,18 @@ def run(
     settings: AccuracySettings,
     seed: int,
     provenance: Provenance,
+    noisy: Validation | None = None,
 ) -> Accuracy:
     """The accuracy on ``test`` of every classifier in the settings, trained on ``train``.
+
+    ``noisy`` is what `noisy-validation` chooses by. Without it, that protocol is `synthetic-validation`: real training
+    images, to compare with, are no release that could pay.
 
     Raises:
         UserError: if there is only one class, or the two sets do not fit each other.
     """
-    _check(train, test)
-    learnt, validation = _validation(train, test, settings, seed)
+    check(train, test)
+    learnt, validation = (train, noisy) if noisy else _validation(train, test, settings, seed)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(settings.repetitions)]
     predicted = _plain_predictions(train, test, settings, seeds)  # name -> [repetitions, test images]
     chosen, deep = _deep_predictions(learnt, validation, test, settings, seeds)
@@ -145,23 +172,106 @@ def _summary(predicted: np.ndarray, labels: np.ndarray) -> dict:
     }
 
 
+@contextmanager
+def noisy_validation(
+    args: argparse.Namespace, train: ImageSet, settings: AccuracySettings, provenance: Provenance
+) -> Iterator[Validation]:
+    """Validation by the sensitive training images, reserved before they are looked at; what was drawn is restored.
+
+    Raises:
+        UserError: if the release's statement does not hold these events, or the budget would be exceeded.
+    """
+    declared = cli.settings_from(Declared, args.declared, "--declared")
+    sensitive = ImageSet.read(args.sensitive)
+    check(train, sensitive)
+    events = [noisy_choice(epsilon) for epsilon in settings.validation_epsilons]
+    _check_paid(events, PrivacyStatement.read(args.privacy))
+    facts = {  # what the draw depends on
+        "images": sensitive.identity,
+        "train": train.identity,
+        "settings": plain(settings),
+        "epsilon": args.epsilon,
+        "seed": args.seed,
+        "method": args.method,
+        "version": VERSION,
+    }
+    label = f"epochs of classifiers, {args.method} epsilon {args.epsilon:g} seed {args.seed}"
+    ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
+    with ledger.open("accuracy", fingerprint(facts), label) as release:
+        if not release.finished:
+            release.reserve(events)
+        images = None if release.finished else sensitive
+        yield Validation(settings.protocol, images, lambda correct: choose(correct, events, release, provenance))
+
+
+def choose(
+    correct: Mapping[str, np.ndarray], events: Sequence[Event], release: Release, provenance: Provenance
+) -> dict[str, list[int]]:
+    """For each classifier the epoch that was chosen with the noise of its event, or is now: one for all repetitions.
+
+    ``correct`` maps a classifier to its right answers, int64 [repetitions, epochs]. What is chosen is kept.
+    """
+    if not release.finished:
+        drawn = {
+            name: report_noisy_max(counts.sum(axis=0), len(counts), event.noise_multiplier, release.key, "epoch", index)
+            for index, ((name, counts), event) in enumerate(zip(correct.items(), events, strict=True))
+        }
+        release.finish({"epochs.json": EpochChoice(drawn, provenance)})
+    kept = EpochChoice.read(release.restore("epochs.json")).epochs
+    return {name: [kept[name]] * len(counts) for name, counts in correct.items()}
+
+
+def _check_paid(events: Sequence[Event], statement: PrivacyStatement) -> None:
+    paid = [event for event in statement.events if event.mechanism == "report_noisy_max"]
+    if paid != list(events):
+        raise UserError(
+            f"the privacy statement pays for {len(paid)} noisy choices, and these settings make {len(events)} (or of "
+            "another validation_epsilon); rerun finetune with them."
+        )
+
+
 def main() -> None:
     """Parse, read, run, write."""
+    args = _arguments()
+    settings = cli.settings_from(AccuracySettings, args.settings)
+    real = "internal" in args.train.absolute().parts
+    # Nothing derived from real images is a parent, not even in a file that stays inside.
+    parents = {} if real else {"train": sha256(args.train)}
+    provenance = Provenance("accuracy", VERSION, {**plain(settings), "seed": args.seed}, parents)
+    train, test = ImageSet.read(args.train), ImageSet.read(args.test)
+    check(train, test)  # before anything is charged
+    noisy = bool(settings.validation_epsilons) and not real
+    if noisy and None in (given := [getattr(args, name) for name in NOISY]):
+        missing = NOISY[given.index(None)].replace("_", "-")
+        raise UserError(f"--{missing} is missing; the protocol `noisy-validation` needs it.")
+    with noisy_validation(args, train, settings, provenance) if noisy else nullcontext() as validation:
+        run(train, test, settings, args.seed, provenance, validation).write(args.result)
+
+
+def _arguments() -> argparse.Namespace:
     parser = cli.parser("accuracy", __doc__, AccuracySettings)
     parser.add_argument("--train", type=Path, required=True, help="synthetic images, or real ones to compare with")
     parser.add_argument("--test", type=Path, required=True, help="real test images")
     parser.add_argument("--seed", type=int, required=True, help="of initialisation and order")
     parser.add_argument("--result", type=Path, required=True, help="the accuracies (output)")
-    args = parser.parse_args()
-    settings = cli.settings_from(AccuracySettings, args.settings)
-    # Nothing derived from real images is a parent, not even in a file that stays inside.
-    parents = {} if "internal" in args.train.absolute().parts else {"train": sha256(args.train)}
-    provenance = Provenance("accuracy", VERSION, {**plain(settings), "seed": args.seed}, parents)
-    train, test = ImageSet.read(args.train), ImageSet.read(args.test)
-    run(train, test, settings, args.seed, provenance).write(args.result)
+    noisy = parser.add_argument_group("noisy-validation")
+    noisy.add_argument("--sensitive", type=Path, help="sensitive training images")
+    noisy.add_argument("--privacy", type=Path, help="the release's privacy statement")
+    noisy.add_argument("--dataset", help="name of the sensitive set, for the ledger")
+    noisy.add_argument("--method", help="row of the methods' table")
+    noisy.add_argument("--epsilon", type=cli.positive, help="target of everything this method releases")
+    noisy.add_argument("--declared", metavar="JSON", help="public constants of the sensitive set")
+    noisy.add_argument("--state-dir", type=Path, help="keys and odometer; outlives results")
+    noisy.add_argument("--budget", type=cli.budget, help="epsilon of everything ever drawn from the set, or `none`")
+    return parser.parse_args()
 
 
-def _check(train: ImageSet, test: ImageSet) -> None:
+def check(train: ImageSet, test: ImageSet) -> None:
+    """Return if classifiers that are trained on the one can be tested on the other.
+
+    Raises:
+        UserError: if they cannot.
+    """
     if train.class_names != test.class_names or train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
             f"training images have {len(train.class_names)} classes and shape "

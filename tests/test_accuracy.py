@@ -11,12 +11,15 @@ import torch
 from sklearn.datasets import load_digits
 
 from privimage import accuracy
-from privimage.artifacts import ImageSet, Provenance, sha256
+from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, sha256
 from privimage.classifiers import deep
 from privimage.errors import UserError
 from privimage.measurements import Accuracy
+from privimage.privacy.event import Event, noisy_choice
+from privimage.privacy.ledger import Ledger
+from privimage.privacy.randomness import SecretKey
 from privimage.schema import plain
-from privimage.settings import AccuracySettings
+from privimage.settings import AccuracySettings, Declared, WideResNetSettings
 
 PROVENANCE = Provenance("accuracy", accuracy.VERSION)
 SETTINGS = AccuracySettings(
@@ -190,6 +193,143 @@ def test_each_protocol_takes_its_epoch(stub, protocol, epoch, value, stamp):
 def test_of_equally_good_epochs_the_first_counts(stub):
     train = scripted([0.0, 1.0, 1.0, 0.0, 1.0])
     assert run(train, TEST, replace(STUB, protocol="synthetic-validation")).classifiers["cnn"]["epochs"] == [2, 2]
+
+
+SENSITIVE = scripted([0.6, 0.7, 0.8, 0.7, 0.6], n=60)
+NOISY = {"protocol": "noisy-validation", "validation_epsilon": 10.0}
+DECLARED = Declared(num_images=60, class_names=("dark", "bright"), delta=1e-5)
+
+
+def pay(folder, *epsilons):
+    """The release's privacy statement, with these choices in it."""
+    events = [Event("poisson_gaussian", 8.0, 0.1, 10), *map(noisy_choice, epsilons)]
+    numbers = {"epsilon_replace_one": 2.0, "images_per_unit": 1, "epsilon_per_unit": 1.0, "num_images": 60}
+    made_by = Provenance("finetune", 1)
+    PrivacyStatement(
+        1.0, 1e-5, 1.0, "add_or_remove_one", events, **numbers, accountants=[], private=True, not_covered=["x"],
+        provenance=made_by,
+    ).write(folder / "privacy.json")  # fmt: skip
+
+
+@pytest.fixture
+def noisy(stub, tmp_path, monkeypatch):
+    """The stage on files, by noisy validation; settings, flags and flags to leave out may be given."""
+    for name, images in {"images": SYNTHETIC, "internal/test": TEST, "internal/train": SENSITIVE}.items():
+        images.write(tmp_path / f"{name}.h5")
+    pay(tmp_path, 10.0)
+
+    def call(without=(), train="images.h5", budget="none", **settings) -> Accuracy:
+        flags = {
+            "train": tmp_path / train, "test": tmp_path / "internal/test.h5", "seed": 0,
+            "sensitive": tmp_path / "internal/train.h5", "privacy": tmp_path / "privacy.json", "dataset": "set",
+            "method": "privimage", "epsilon": 1, "declared": json.dumps(plain(DECLARED)),
+            "state-dir": tmp_path / "state", "budget": budget, "result": tmp_path / "internal" / "accuracy.json",
+            "settings": json.dumps(plain(replace(STUB, **NOISY | settings))),
+        }  # fmt: skip
+        given = [(f"--{flag}", str(value)) for flag, value in flags.items() if flag not in without]
+        monkeypatch.setattr(sys, "argv", ["accuracy", *(part for pair in given for part in pair)])
+        accuracy.main()
+        return Accuracy.read(flags["result"])
+
+    call.odometer = lambda: Ledger(tmp_path / "state", "set", DECLARED).odometer()
+    call.folder = tmp_path
+    return call
+
+
+def test_noisy_validation_takes_the_epoch_that_suits_the_sensitive_images_and_pays_once(noisy):
+    first = noisy()
+    assert first.classifiers["cnn"]["epochs"] == [3, 3] and first.classifiers["cnn"]["mean"] == pytest.approx(0.3)
+    assert first.protocol == "noisy-validation" and not first.private
+    (charge,) = noisy.odometer()
+    assert charge["stage"] == "accuracy" and charge["events"] == [Event("report_noisy_max", 0.1).as_json()]
+    assert noisy() == first and len(noisy.odometer()) == 1
+
+
+def test_what_was_drawn_is_restored_without_a_look_at_the_images(noisy, monkeypatch):
+    settings = {"validation_epsilon": 0.01}  # noise of 100 images on counts of 60
+    pay(noisy.folder, 0.01)
+    first = noisy(**settings)
+    monkeypatch.setattr(accuracy, "report_noisy_max", None)
+    monkeypatch.setattr(deep.Shown, "right_answers", None)
+    assert noisy(**settings).classifiers == first.classifiers
+
+
+def test_another_setting_is_another_draw_and_another_charge(noisy):
+    for repetitions in (1, 2, 1):
+        noisy(repetitions=repetitions)
+    assert len(noisy.odometer()) == 2
+
+
+def test_repetitions_are_counted_together_and_their_noise_grows_with_them(noisy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(accuracy, "report_noisy_max", lambda *args: asked.append(args) or 0)
+    noisy(repetitions=3)
+    counts, sensitivity, noise_multiplier, *_ = asked[0]
+    assert counts.tolist() == [3 * n for n in (36, 42, 48, 42, 36)] and (sensitivity, noise_multiplier) == (3, 0.1)
+
+
+def test_each_classifier_is_an_event_with_noise_of_its_own(noisy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(accuracy, "report_noisy_max", lambda *args: asked.append(args[3:]) or 0)
+    pay(noisy.folder, 10.0, 10.0)
+    few = {"wrn": WideResNetSettings(num_epochs=5)}
+    noisy(classifiers=("wrn", "logistic", "cnn"), **few)
+    assert [len(charge["events"]) for charge in noisy.odometer()] == [2]
+    assert [where[1:] for where in asked] == [("epoch", 0), ("epoch", 1)]
+
+
+def test_it_is_reserved_before_the_images_are_looked_at_and_a_crash_is_replayed(noisy, monkeypatch):
+    pay(noisy.folder, 0.01)
+
+    def dies(*_):
+        assert len(noisy.odometer()) == 1
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deep.Shown, "right_answers", dies)
+        with pytest.raises(KeyboardInterrupt):
+            noisy(validation_epsilon=0.01)
+    release = next((noisy.folder / "state/set/accuracy").iterdir())
+    key = (release / "key").read_bytes()
+    result = noisy(validation_epsilon=0.01)
+    noise = -np.log(SecretKey(key).uniform("epoch", 0, shape=5)) * 100 * 2
+    expected = int(np.argmax(np.array([36, 42, 48, 42, 36]) * 2 + noise))
+    assert result.classifiers["cnn"]["epochs"] == [expected + 1] * 2
+    assert len(noisy.odometer()) == 1 and not (release / "key").exists()
+
+
+@pytest.mark.parametrize("paid", [(), (9.0,), (10.0, 10.0)])
+def test_what_the_statement_does_not_pay_for_is_refused(noisy, paid):
+    pay(noisy.folder, *paid)
+    with pytest.raises(UserError, match="rerun finetune"):
+        noisy()
+    assert noisy.odometer() == []
+
+
+def test_a_budget_refuses_the_choice(noisy):
+    with pytest.raises(UserError, match="above its budget of 2"):
+        noisy(budget=2)
+    assert noisy.odometer() == []
+
+
+def test_noisy_validation_without_a_ledger_is_refused(noisy):
+    for flag in ("sensitive", "privacy", "state-dir"):
+        with pytest.raises(UserError, match=f"--{flag} is missing"):
+            noisy(without=(flag,))
+    assert noisy.odometer() == []
+
+
+def test_real_images_to_compare_with_are_no_release_and_hold_out_a_part_of_their_own(noisy):
+    ledger_flags = ("sensitive", "privacy", "dataset", "method", "epsilon", "declared", "state-dir")
+    result = noisy(without=ledger_flags, train="internal/train.h5")
+    assert result.protocol == "synthetic-validation" and noisy.odometer() == []
+
+
+def test_no_trace_of_the_sensitive_images_is_in_the_file(noisy):
+    noisy()
+    text = (noisy.folder / "internal" / "accuracy.json").read_text()
+    fingerprints = [path.name for path in (noisy.folder / "state/set/accuracy").iterdir()]
+    assert not any(secret in text for secret in (*fingerprints, SENSITIVE.identity))
 
 
 @pytest.mark.parametrize("folder", [".", "internal"])
