@@ -81,6 +81,11 @@ class Config:
         row = self.datasets[dataset] if dataset else self.publics[public]
         return {"on_bad_image": row.preprocess.on_bad_image}
 
+    def validation_epsilons(self, dataset: str) -> tuple[float, ...]:
+        """What each release of a sensitive set pays for the choice of its classifiers' epochs, one entry a choice."""
+        row = self.datasets[dataset]
+        return row.accuracy.validation_epsilons if len(row.class_names) > 1 else ()
+
     def query(self, name: str) -> dict[str, Any]:
         """The settings of one row of queries, as JSON-like data."""
         return plain(self.queries[name])

@@ -195,17 +195,83 @@ class QualitySettings:
 
 
 @dataclass(frozen=True)
-class AccuracySettings:
-    """Classifiers trained on synthetic images, tested on real ones; the last epoch counts. Not private."""
+class DeepSettings:
+    """Training of a deep classifier: SGD, its rate falling to zero along a cosine."""
 
-    classifiers: tuple[Literal["logistic", "mlp", "cnn"], ...] = setting(
-        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="Li et al. 2024"
+    num_epochs: int = setting(200, "Passes over the images.", unit="epochs", minimum=1)
+    batch_size: int = setting(128, "Images a step.", unit="images", minimum=1)
+    learning_rate: float = setting(0.1, "Initial learning rate of SGD; cosine decay to zero.", above=0)
+
+
+@dataclass(frozen=True)
+class WideResNetSettings(DeepSettings):
+    """A wide residual network (Zagoruyko & Komodakis 2016); published beside WRN-28-10 is WRN-40-4."""
+
+    depth: Literal[10, 16, 22, 28, 34, 40] = setting(28, "Layers.")
+    width: int = setting(10, "Channels over those of a network that is not wide.", minimum=1)
+
+
+@dataclass(frozen=True)
+class CifarResNetSettings(DeepSettings):
+    """A residual network for small images (He et al. 2016, section 4.2)."""
+
+    depth: Literal[8, 14, 20, 32, 44, 56, 110] = setting(56, "Layers.")
+
+
+@dataclass(frozen=True)
+class ResNeXtSettings(DeepSettings):
+    """A residual network of grouped convolutions (Xie et al. 2017)."""
+
+    depth: Literal[11, 20, 29, 38] = setting(29, "Layers.")
+    cardinality: int = setting(8, "Groups.", minimum=1)
+    base_width: int = setting(64, "Channels of each group at full resolution.", minimum=1)
+
+
+@dataclass(frozen=True)
+class AccuracySettings:
+    """Classifiers trained on synthetic images, tested on real ones. Not private."""
+
+    classifiers: tuple[Literal["logistic", "mlp", "cnn", "wrn", "resnet", "resnext"], ...] = setting(
+        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="Li et al. 2024; DPImageBench: the last three"
+    )
+    protocol: Literal["last-epoch", "synthetic-validation", "noisy-validation", "oracle"] = setting(
+        "last-epoch",
+        "Which epoch of a deep classifier counts: the last; the best on held-out synthetic images; the best on the "
+        "sensitive training images, chosen with noise that each release pays for; or the best on the test images, "
+        "which is no valid result and says so.",
+    )
+    validation_fraction: float = setting(
+        0.1, "Part of the synthetic images that `synthetic-validation` holds out.", above=0, below=1
+    )
+    validation_epsilon: float = setting(
+        0.1,
+        "What `noisy-validation` pays for each deep classifier of each release; its noise hides 1 / epsilon images.",
+        minimum=1e-3,
+        maximum=10,
+    )
+    repetitions: int = setting(
+        1, "Times that each classifier is trained, each from another initialisation.", minimum=1, maximum=100
     )
     cnn_base_channels: int = setting(64, "Channels of the CNN (a ResNet-9).", minimum=1)
     cnn_num_epochs: int = setting(50, "Epochs of the CNN.", unit="epochs", minimum=1)
     cnn_batch_size: int = setting(512, "Images a step of the CNN.", unit="images", minimum=1)
     cnn_learning_rate: float = setting(0.1, "Initial learning rate of the CNN's SGD; cosine decay.", above=0)
-    horizontal_flip: bool = setting(True, "Mirror half of the CNN's images. Wrong for letters and digits.")
+    wrn: WideResNetSettings = setting(WideResNetSettings(), "The wide residual network.")
+    resnet: CifarResNetSettings = setting(CifarResNetSettings(), "The residual network.")
+    resnext: ResNeXtSettings = setting(ResNeXtSettings(), "The residual network of grouped convolutions.")
+    horizontal_flip: bool = setting(
+        True, "Mirror half of the images that a deep classifier learns from. Wrong for letters and digits."
+    )
+
+    @property
+    def deep(self) -> tuple[str, ...]:
+        """The classifiers that are trained in epochs, of which one is chosen."""
+        return tuple(name for name in dict.fromkeys(self.classifiers) if name not in ("logistic", "mlp"))
+
+    @property
+    def validation_epsilons(self) -> tuple[float, ...]:
+        """What choosing epochs on sensitive images costs each release, one entry a classifier."""
+        return (self.validation_epsilon,) * len(self.deep) if self.protocol == "noisy-validation" else ()
 
 
 @dataclass(frozen=True)

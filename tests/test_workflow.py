@@ -56,6 +56,14 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy") | REPORTS),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
+    "accuracy, by another protocol without noise": (
+        "accuracy: {protocol: synthetic-validation, repetitions: 2}",
+        jobs_of("accuracy") | REAL | {"report_internal"},
+    ),
+    "accuracy, by a protocol that releases pay for": (
+        "accuracy: {protocol: noisy-validation}",
+        jobs_of(*CELL) | REAL | REPORTS,
+    ),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
     "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
     "a seed more": (

@@ -63,8 +63,9 @@ def parts(statement: PrivacyStatement) -> dict[str, float]:
 
 def split(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
     """The queries and the training among the events."""
-    training = [event for event in events if event.mechanism == "poisson_gaussian"]
-    return [event for event in events if event not in training], training
+    kinds = ("gaussian", "poisson_gaussian")
+    query, training = ([event for event in events if event.mechanism == kind] for kind in kinds)
+    return query, training
 
 
 def _check(statement: PrivacyStatement, declared: Declared) -> None:

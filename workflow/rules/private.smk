@@ -182,7 +182,7 @@ rule finetune:
         settings=settings("finetune"),
         declared=declared,
         releases=lambda wildcards: CONFIG.methods[wildcards.method].releases,
-        query=query_flag,
+        query=paid_flags,
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),
     shell:

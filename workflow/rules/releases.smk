@@ -13,6 +13,14 @@ def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
 
 
+def paid_flags(wildcards, input):
+    """What a release pays for besides fine-tuning: its query, and what its classifiers' epochs are chosen with."""
+    epsilons = CONFIG.validation_epsilons(wildcards.dataset)
+    return " ".join(
+        [query_flag(wildcards, input), *(["--validation-epsilons", *map(str, epsilons)] if epsilons else [])]
+    )
+
+
 def reference_split(wildcards):
     split = CONFIG.stage("quality", dataset=wildcards.dataset)["reference_split"]
     return f"results/{wildcards.dataset}/internal/{split}.h5"
