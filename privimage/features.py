@@ -14,7 +14,7 @@ from privimage import cli
 from privimage.artifacts import ImageSet, Provenance
 from privimage.feature_sets import WEIGHTS_MISSING, FeatureSet
 from privimage.metrics.extraction import extract
-from privimage.metrics.features import FeatureNetwork, load_network
+from privimage.metrics.feature_networks import FeatureNetwork, load_network
 from privimage.schema import plain
 from privimage.settings import FeaturesSettings
 

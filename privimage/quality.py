@@ -18,7 +18,7 @@ from privimage.errors import UserError
 from privimage.feature_sets import FeatureSet
 from privimage.measurements import Quality
 from privimage.metrics.extraction import extract
-from privimage.metrics.features import FeatureNetwork, load_network
+from privimage.metrics.feature_networks import FeatureNetwork, load_network
 from privimage.metrics.frechet import frechet_distance, moments_of
 from privimage.metrics.inception_score import inception_score
 from privimage.metrics.kernel import kernel_distance

@@ -124,7 +124,7 @@ def raised(chain: Path, folder: Path, stage: str) -> Path:
 
 def with_leak(folder: Path) -> Path:
     """A copy of the project with a rule that copies sensitive images out, for the report to read."""
-    rules = copy_project(folder) / "workflow/rules/evaluate.smk"
+    rules = copy_project(folder) / "workflow/rules/report.smk"
     edit(
         rules, "cells=cell_files(internal=False),", "cells=cell_files(internal=False),\n        leak=rules.leak.output,"
     )

@@ -12,7 +12,7 @@ import torch
 from privimage.artifacts import ImageSet, Provenance
 from privimage.errors import UserError
 from privimage.feature_sets import FeatureSet
-from privimage.metrics.features import FeatureNetwork
+from privimage.metrics.feature_networks import FeatureNetwork
 from privimage.metrics.frechet import Moments
 from privimage.progress import progress
 
@@ -32,13 +32,17 @@ def extract(
     """
     index = fixed_order(len(images.labels))[:count]
     if len(index) < MINIMUM:
-        raise UserError(f"features of {what} images: there are {len(index)}; expected at least {MINIMUM}.")
+        raise UserError(f"{what}: there are {len(index)} to compare; expected at least {MINIMUM}.")
     batches = [index[i : i + network.batch_size] for i in range(0, len(index), network.batch_size)]
     moments: Moments | None = None
     done = 0
     for x in progress(ahead(lambda rows: network.prepare(images.images[rows]), batches), what, len(batches)):
         with torch.inference_mode():
             found, scores = (None if part is None else part.float().cpu().numpy() for part in network.forward(x))
+        if not np.isfinite(found).all():
+            raise UserError(
+                f"the network `{network.name}` gives features that are not finite ({what}); check its file."
+            )
         if moments is None:
             moments = Moments(found.shape[1])
             features = np.empty((len(index), found.shape[1]), np.float32)  # [N, D]
@@ -48,8 +52,6 @@ def extract(
         if scores is not None:
             logits[done : done + len(found)] = scores
         done += len(found)
-    if not np.isfinite(features).all():
-        raise UserError(f"the network `{network.name}` gives features that are not finite for {what} images.")
     return FeatureSet(
         network=network.name,
         network_sha256=network.sha256,

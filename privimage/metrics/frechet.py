@@ -67,17 +67,21 @@ def moments_of(features: np.ndarray) -> Moments:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
 
-    The trace of the root is that of (R S_b R)^(1/2) with R the root of S_a: the same eigenvalues, of a
-    symmetric matrix, so that nothing turns complex.
+    The trace of the root is that of (F^T S_b F)^(1/2) with S_a = F F^T: the same eigenvalues, of a symmetric matrix,
+    so that nothing turns complex.
     """
-    root = _square_root(a.covariance)
-    product = root @ b.covariance @ root
+    factor = _factor(a.covariance)
+    product = factor.T @ b.covariance @ factor
     eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
     trace_of_root = np.sqrt(eigenvalues.clip(min=0)).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root
     return float(((a.mean - b.mean) ** 2).sum() + spread)
 
 
-def _square_root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """Some F with covariance = F F^T."""
+    try:
+        return np.linalg.cholesky(covariance)  # a fifth of the time of the eigenvectors
+    except np.linalg.LinAlgError:  # singular: fewer images than features
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(values.clip(min=0))

@@ -4,14 +4,6 @@ from privimage.data.published import INCEPTION
 from privimage.networks import cache_folder
 
 
-def network_weights(wildcards):
-    """The network's file; of Inception, what the download came to."""
-    network = CONFIG.networks[wildcards.network]
-    if network.is_inception:
-        return rules.download_inception.output.complete
-    return network.path or public_of("classifier.safetensors")(wildcards)
-
-
 rule download_inception:
     output:
         complete="data/inception/complete.json",

@@ -13,6 +13,14 @@ def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
 
 
+def network_weights(wildcards):
+    """A feature network's file; of Inception, what the download came to."""
+    network = CONFIG.networks[wildcards.network]
+    if network.is_inception:
+        return "data/inception/complete.json"
+    return network.path or public_of("classifier.safetensors")(wildcards)
+
+
 def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1

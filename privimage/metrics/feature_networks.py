@@ -154,7 +154,7 @@ def _torchscript(path: Path, device: torch.device) -> Callable[[Tensor], tuple[T
     def forward(x: Tensor) -> tuple[Tensor, Tensor | None]:
         try:
             features = network(x)
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:
             last = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"{path} does not take images of shape {list(x.shape[1:])} ({last}); set its row's `input_size`."
