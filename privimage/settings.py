@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from privimage.networks import Network
 from privimage.setting import REQUIRED, setting
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # what may become a folder of the results
@@ -183,15 +184,22 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """The Frechet distance between synthetic and real images. Evaluation, not private."""
+    """How near synthetic images are to real ones, in the features of networks. Evaluation, not private."""
 
-    feature_network: Literal["classifier", "inception"] = setting(
-        "classifier", "The run's own public classifier, or clean-fid's Inception from a local file."
-    )
-    inception_path: str | None = setting(
-        None, "Inception as TorchScript (inception-2015-12-05.pt), its SHA-256 is recorded in the result."
-    )
+    networks: tuple[str, ...] = setting(("classifier",), "Rows of `networks`: each is measured with, by itself.")
     reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
+    num_synthetic: int | None = setting(
+        None,
+        "Synthetic images that count, the first of a fixed random order; none: all. Li et al. 2024 compare 5,000.",
+        unit="images",
+        minimum=2,
+    )
+    num_reference: int | None = setting(
+        None,
+        "Real images that count, at most, the first of a fixed random order; none: all.",
+        unit="images",
+        minimum=2,
+    )
 
 
 @dataclass(frozen=True)
@@ -357,6 +365,23 @@ class Source(Place, Reading):
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
     images_per_class: int | None = setting(None, "Images to draw of each class.")
     margin: int = setting(0, "Black pixels left free around each drawn sign.", unit="pixels", minimum=0)
+
+
+@dataclass(frozen=True)
+class FeaturesSettings:
+    """One network, and how many images of each split it looks at: the input of `features`."""
+
+    network: Network = setting(Network(), "Row of `networks`.")
+    num_reference: int | None = setting(None, "Images of each split, at most.", minimum=2)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """One network, and what is compared in its features: the input of `quality`."""
+
+    network: Network = setting(Network(), "Row of `networks`.")
+    reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
+    num_synthetic: int | None = setting(None, "Synthetic images that count.", minimum=2)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ CELL = ("finetune", "sample", "quality", "accuracy")
 MODEL = jobs_of("select", "pretrain", *CELL)
 AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
 REAL = {"accuracy_real seed0"}
+SEEN = {"features_real"}
 
 PUBLIC_IMAGES = {"shard_public", "preprocess_public"}
 SENSITIVE_IMAGES = {"shard_sensitive", "preprocess_sensitive"}
@@ -38,23 +39,28 @@ SENSITIVE_IMAGES = {"shard_sensitive", "preprocess_sensitive"}
 CHANGES: dict[str, tuple[str, set[str]]] = {
     "preprocess": (
         "preprocess: {test_fraction: 0.3}",
-        PUBLIC_IMAGES | SENSITIVE_IMAGES | {"classifier", "query"} | MODEL | REAL | REPORTS,
+        PUBLIC_IMAGES | SENSITIVE_IMAGES | {"classifier", "query"} | MODEL | REAL | SEEN | REPORTS,
     ),
     "preprocess, where the public row has its own value": (
         "preprocess: {filter: lanczos}",
-        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL | SEEN,
     ),
     "what to do with bad images": (
         "datasets: {digits: {preprocess: {on_bad_image: skip}}}",
-        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL | SEEN,
     ),
-    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("quality")),
+    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("quality") | SEEN),
     "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
     "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
     "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
     "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy") | REPORTS),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
+    "reference images": ("quality: {num_reference: 50}", SEEN | jobs_of("quality") | {"report_internal"}),
+    "a network more": (
+        "quality: {networks: [classifier, inception]}",
+        {"download_inception"} | SEEN | jobs_of("quality") | {"report_internal"},
+    ),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
     "accuracy, by another protocol without noise": (
         "accuracy: {protocol: synthetic-validation, repetitions: 2}",
@@ -86,8 +92,8 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
     "report": REPORTS,
 }
 STAGES = (
-    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "quality",
-    "accuracy", "report",
+    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
+    "quality", "accuracy", "report",
 )  # fmt: skip
 
 
@@ -126,7 +132,7 @@ def raised(chain: Path, folder: Path, stage: str) -> Path:
 
 def with_leak(folder: Path) -> Path:
     """A copy of the project with a rule that copies sensitive images out, for the report to read."""
-    rules = copy_project(folder) / "workflow/rules/evaluate.smk"
+    rules = copy_project(folder) / "workflow/rules/report.smk"
     edit(
         rules, "cells=cell_files(internal=False),", "cells=cell_files(internal=False),\n        leak=rules.leak.output,"
     )
@@ -291,7 +297,7 @@ def test_a_mistake_in_the_configuration_is_one_sentence(fresh, tmp_path, mistake
 
 def test_a_missing_section_is_one_sentence(tmp_path):
     copy_project(tmp_path)
-    edit(tmp_path / "config/config.yaml", "\nfid: {}\n", "\n")
+    edit(tmp_path / "config/config.yaml", "\nquality: {}\n", "\n")
     assert "`quality` is missing" in refusal(tmp_path, *TOY)
 
 

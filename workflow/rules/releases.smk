@@ -21,15 +21,12 @@ def paid_flags(wildcards, input):
     )
 
 
-def reference_split(wildcards):
-    split = CONFIG.stage("quality", dataset=wildcards.dataset)["reference_split"]
-    return f"results/{wildcards.dataset}/internal/{split}.h5"
-
-
-def inception_present(wildcards):
-    """Whether Inception's file is there: a parameter, so that its arrival reruns the distance."""
-    path = CONFIG.stage("quality", dataset=wildcards.dataset)["inception_path"]
-    return path is not None and Path(path).exists()
+def network_weights(wildcards):
+    """A feature network's file; of Inception, what the download came to."""
+    network = CONFIG.networks[wildcards.network]
+    if network.is_inception:
+        return "data/inception/complete.json"
+    return network.path or public_of("classifier.safetensors")(wildcards)
 
 
 def cells(dataset, *, internal):
@@ -45,7 +42,8 @@ def cells(dataset, *, internal):
             "subset": f"results/{dataset}/{shared}/subset.json",
         }
         if internal:
-            entry["quality"] = [f"results/{dataset}/internal/{cell}/quality.json"]
+            networks = CONFIG.datasets[dataset].quality.networks
+            entry["quality"] = [f"results/{dataset}/internal/{cell}/quality/{name}.json" for name in networks]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
             if not unconditional:
                 entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
@@ -91,11 +89,15 @@ def benchmarks(wildcards):
         names = [f"{index}-of-{row.preprocess.num_shards}" for index in range(row.preprocess.num_shards)]
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
+    networks = CONFIG.datasets[wildcards.dataset].quality.networks
+    files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
         for stage in ("select", "pretrain"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
-            for stage in ("finetune", "sample", "quality", "accuracy"):
-                label = f"{stage}/{method}/seed{seed}/eps{epsilon}"
-                files[label] = f"{folder}/{stage}/{method}-seed{seed}-eps{epsilon}.tsv"
+            at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
+            for stage in ("finetune", "sample", "accuracy"):
+                files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
+            for name in networks:
+                files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
     return canonical(files)
