@@ -13,6 +13,9 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     sample       the private model               -> synthetic images
     quality      synthetic and real images       -> a Frechet distance                     (not private)
     accuracy     synthetic and real images       -> classification accuracy                (not private)
+    semantics    selected classes, real images   -> do they mean the same?                 (not private)
+    memorisation synthetic, train, test images   -> are copies among them?                 (not private)
+    membership   the private model, real images  -> does its loss tell who was in?         (not private)
     report       everything above                -> one page to release, one for the owner
 
 Nouns are parts, which know nothing of stages:

@@ -39,6 +39,10 @@ def cells(dataset, *, internal):
         if internal:
             entry["quality"] = [f"results/{dataset}/internal/{cell}/quality.json"]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
+            entry["memorisation"] = f"results/{dataset}/internal/{cell}/memorisation.json"
+            entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
+            if CONFIG.methods[method].policy in ("query", "random"):
+                entry["semantics"] = f"results/{dataset}/internal/{shared}/semantics.json"
             if not unconditional:
                 entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
         entries.append(({"method": method, "seed": seed, "epsilon": float(epsilon)}, entry))
@@ -84,10 +88,10 @@ def benchmarks(wildcards):
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
-        for stage in ("select", "pretrain"):
+        for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
-            for stage in ("finetune", "sample", "quality", "accuracy"):
+            for stage in ("finetune", "sample", "quality", "accuracy", "memorisation", "membership"):
                 label = f"{stage}/{method}/seed{seed}/eps{epsilon}"
                 files[label] = f"{folder}/{stage}/{method}-seed{seed}-eps{epsilon}.tsv"
     return canonical(files)
