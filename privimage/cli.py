@@ -167,7 +167,7 @@ def _command() -> int | None:
     made.parse_args(rest)
     print(f"privimage {__version__}\n")
     for stage in STAGES:
-        print(f"  python -m privimage.{stage:11}{_first_line(stage)}")
+        print(f"  python -m privimage.{stage:13}{_first_line(stage)}")
     print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
     print("Before that: `privimage check-data PATH` says what is wrong with your images.")
     return None
