@@ -14,13 +14,14 @@ from sets import image_sets
 from privimage import membership
 from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, Weights, sha256
 from privimage.checkpoints import flatten
+from privimage.compute import Compute
 from privimage.data import digits
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
 from privimage.diffusion.training import generator_for
 from privimage.errors import UserError
 from privimage.measurements import Membership
-from privimage.settings import MembershipSettings, NetworkSettings, Source
+from privimage.settings import ComputeSettings, MembershipSettings, NetworkSettings, Source
 
 MADE_BY = Provenance("membership", membership.VERSION)
 SMALL = NetworkSettings(base_channels=16, channel_multipliers=(1,), num_res_blocks=1)
@@ -94,6 +95,14 @@ def test_losses_are_those_of_the_same_noise_for_every_image_and_any_batch(monkey
     assert whole.shape == (20, 3) and np.ptp(whole[:, 0]) > 0
     monkeypatch.setattr(membership, "BATCH_SIZE", 12)
     np.testing.assert_allclose(membership.losses(by_heart(), images, index, FEW, membership.DEFAULT), whole, rtol=1e-3)
+
+
+def test_precision_and_compilation_change_no_loss(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    images, _ = halves(20)
+    fast = Compute(ComputeSettings(precision="bfloat16", compile=True))
+    found = [membership.losses(by_heart(), images, np.arange(20), FEW, how) for how in (fast, membership.DEFAULT)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_label_of_an_image_counts():
