@@ -32,6 +32,7 @@ include: "workflow/rules/releases.smk"
 include: "workflow/rules/private.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/accuracy.smk"
+include: "workflow/rules/attacks.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -14,6 +14,9 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     features     real images                     -> what a feature network sees in them    (not private)
     quality      synthetic images, real features -> distances, precision, recall, ...      (not private)
     accuracy     synthetic and real images       -> classification accuracy                (not private)
+    semantics    selected classes, real images   -> do they mean the same?                 (not private)
+    memorisation synthetic, train, test images   -> are copies among them?                 (not private)
+    membership   the private model, real images  -> does its loss tell who was in?         (not private)
     report       everything above                -> one page to release, one for the owner
 
 Nouns are parts, which know nothing of stages:

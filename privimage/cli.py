@@ -21,7 +21,7 @@ from privimage.errors import UserError
 from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
-          "features", "quality", "accuracy", "report")  # fmt: skip
+          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "report")  # fmt: skip
 
 BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -167,7 +167,7 @@ def _command() -> int | None:
     made.parse_args(rest)
     print(f"privimage {__version__}\n")
     for stage in STAGES:
-        print(f"  python -m privimage.{stage:11}{_first_line(stage)}")
+        print(f"  python -m privimage.{stage:13}{_first_line(stage)}")
     print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
     print("Before that: `privimage check-data PATH` says what is wrong with your images.")
     return None

@@ -32,6 +32,9 @@ SECTIONS: dict[str, type] = {
     "sample": s.SampleSettings,
     "quality": s.QualitySettings,
     "accuracy": s.AccuracySettings,
+    "semantics": s.SemanticsSettings,
+    "memorisation": s.MemorisationSettings,
+    "membership": s.MembershipSettings,
     "compute": s.ComputeSettings,
 }
 TABLES: dict[str, type] = {

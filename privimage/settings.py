@@ -283,6 +283,46 @@ class AccuracySettings:
 
 
 @dataclass(frozen=True)
+class SemanticsSettings:
+    """Do the selected public classes mean what the sensitive ones mean? Evaluation, not private."""
+
+    word_vectors: str | None = setting(
+        None,
+        "File of word vectors as text, a word and its numbers a line: GloVe's form, or word2vec's.",
+        source="Li et al. 2024, with GloVe-Twitter-25d (Pennington et al. 2014)",
+    )
+
+
+@dataclass(frozen=True)
+class MemorisationSettings:
+    """Are synthetic images nearer to training images than to unseen ones? Evaluation, not private."""
+
+    feature_network: Literal["classifier", "pixels"] = setting(
+        "classifier", "Whose features are compared: the run's own public classifier's, or pixels as they are."
+    )
+    num_images: int = setting(
+        5000, "Synthetic images at most, the first ones; all real ones are used.", unit="images", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class MembershipSettings:
+    """A membership-inference attack on the released model, by its loss. Evaluation, not private."""
+
+    num_images: int = setting(
+        10_000,
+        "Training images at most, and as many test images; with fewer than 10,000 of them, the true-positive rate at "
+        "0.1 % false positives is left out.",
+        unit="images",
+        minimum=2,
+    )
+    sigmas: tuple[float, ...] = setting(
+        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0), "Noise levels whose losses are looked at.", above=0
+    )
+    num_draws: int = setting(4, "Draws of noise at each level, the same for all images.", unit="draws", minimum=1)
+
+
+@dataclass(frozen=True)
 class ComputeSettings:
     """How stages compute, not what: speed, memory and rounding. A change reruns nothing."""
 
@@ -342,6 +382,9 @@ class Dataset(Place):
     sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
     quality: QualitySettings = setting(QualitySettings(), "Overrides of `quality`.")
     accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
+    semantics: SemanticsSettings = setting(SemanticsSettings(), "Overrides of `semantics`.")
+    memorisation: MemorisationSettings = setting(MemorisationSettings(), "Overrides of `memorisation`.")
+    membership: MembershipSettings = setting(MembershipSettings(), "Overrides of `membership`.")
     compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 
 

@@ -24,7 +24,7 @@ from privimage.artifacts import (
     Weights,
 )
 from privimage.feature_sets import FeatureSet
-from privimage.measurements import Accuracy, Curve, Quality
+from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
 
 METHODS = ("privimage", "pdp")
 NUM_CLASSES, NUM_PUBLIC_CLASSES, NUM_SAMPLES = 10, 20, 60
@@ -38,13 +38,14 @@ RELEASED = {
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
     *(f"digits/{method}/seed0/eps1/{name}" for method in METHODS for name in CELL),
 }
-MEASURED = ("quality/classifier.json", "accuracy.json", "training.csv")
+MEASURED = ("quality/classifier.json", "accuracy.json", "memorisation.json", "membership.json", "training.csv")
 INTERNAL = {
     *(f"digits/internal/{name}" for name in ("train.h5", "test.h5", "train.h5.sha256", "test.h5.sha256")),
     *(f"digits/internal/{name}" for name in ("contents.json", "contact-sheet.png")),
     *(f"digits/internal/{method}/seed0/eps1/{name}" for method in METHODS for name in MEASURED),
     *(f"digits/internal/features/classifier/{name}" for name in ("train.h5", "test.h5")),
     *(f"digits/internal/features/classifier/{name}" for name in ("train.h5.sha256", "test.h5.sha256")),
+    "digits/internal/privimage/seed0/semantics.json",
     "digits/internal/real/seed0/accuracy.json",
     "digits/internal/report.html",
     "digits/internal/summary.csv",
@@ -60,6 +61,11 @@ KEYS = {  # docs: the table of artifacts
         "feature_network", "metrics", "num_synthetic", "num_reference", "reference_split", "private",
     },
     "internal/pdp/seed0/eps1/accuracy.json": {"classifiers", "mean_accuracy", "protocol", "num_test", "private"},
+    "internal/pdp/seed0/eps1/memorisation.json": {
+        "feature_network", "closer_to_train", "interval", "closest", "control", "nearest", "num_duplicates", "private",
+    },
+    "internal/pdp/seed0/eps1/membership.json": {"auc", "auc_interval", "tpr", "roc", "auc_by_sigma", "private"},
+    "internal/privimage/seed0/semantics.json": {"histogram", "agreement", "chance", "cosine", "note", "private"},
 }  # fmt: skip
 
 
@@ -147,6 +153,26 @@ def test_summary_has_a_row_for_each_release_and_the_reference(digits):
     for row in rows[:2]:
         statement = PrivacyStatement.read(digits / row["method"] / "seed0/eps1/privacy.json")
         assert float(row["epsilon_spent"]) == pytest.approx(statement.epsilon, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attacks_read_and_are_stamped_not_private(digits, method):
+    cell = digits / "internal" / method / "seed0/eps1"
+    copies, attack = Memorisation.read(cell / "memorisation.json"), Membership.read(cell / "membership.json")
+    assert not copies.private and not attack.private
+    assert (copies.num_synthetic, copies.num_reference, copies.num_duplicates["train"]) == (NUM_SAMPLES, 360, 0)
+    assert (attack.num_members, attack.num_non_members) == (40, 40)
+    statement = PrivacyStatement.read(digits / method / "seed0/eps1/privacy.json")
+    assert attack.tpr["0.05"]["permitted"] == pytest.approx(0.05 * np.e**statement.epsilon + statement.delta)
+
+
+def test_the_true_histogram_lies_under_the_noisy_one(digits):
+    true = np.array(Semantics.read(digits / "internal/privimage/seed0/semantics.json").histogram)
+    query = QueryResult.read(digits / "query/default.json")
+    assert true.sum() == 1437 * query.top_k
+    noise = np.array(query.histogram) - true
+    expected = query.event.noise_multiplier * query.sensitivity
+    assert 0.8 * expected < noise.std() < 1.2 * expected  # of 200 cells: four standard errors
 
 
 @pytest.mark.parametrize("method", METHODS)

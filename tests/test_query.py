@@ -15,12 +15,13 @@ from torch import nn
 
 from privimage import query
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Weights, sha256
+from privimage.classifiers import votes as voting
 from privimage.classifiers.resnet import ResNet
+from privimage.classifiers.votes import histogram, votes
 from privimage.errors import UserError
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
-from privimage.query import histogram, votes
 from privimage.schema import plain
 from privimage.settings import ClassifierSettings, Declared, QuerySettings
 
@@ -101,7 +102,7 @@ def test_counts_are_those_of_a_plain_loop_over_any_number_of_batches(monkeypatch
         for cell in np.argsort(-logits[row].numpy())[:3]:
             expected[label, cell] += 1
     for batch_size in (1, 10, 103, 250):
-        monkeypatch.setattr(query, "BATCH_SIZE", batch_size)
+        monkeypatch.setattr(voting, "BATCH_SIZE", batch_size)
         np.testing.assert_array_equal(histogram(image_set(rows, labels), Table(logits), len(PUBLIC), 3), expected)
 
 

@@ -22,13 +22,15 @@ ALL_METHODS = "run: {methods: [privimage, random, pdp, scratch]}"
 
 def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[str]:
     """The names of the stages' jobs for each method."""
-    shared = {"select", "pretrain"}  # by all epsilons
+    shared = {"select", "pretrain", "semantics"}  # by all epsilons
     return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
 
 
-CELL = ("finetune", "sample", "quality", "accuracy")
-MODEL = jobs_of("select", "pretrain", *CELL)
-AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
+OF_IMAGES = ("quality", "accuracy", "memorisation")
+CELL = ("finetune", "membership", "sample", *OF_IMAGES)
+SEMANTICS = {"semantics privimage seed0"}  # pdp selects no classes
+MODEL = jobs_of("select", "pretrain", *CELL) | SEMANTICS
+AFTER_QUERY = jobs_of("select", "semantics", "pretrain", *CELL, methods=["privimage"]) | REPORTS
 REAL = {"accuracy_real seed0"}
 SEEN = {"features_real"}
 
@@ -49,12 +51,15 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
         "datasets: {digits: {preprocess: {on_bad_image: skip}}}",
         SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL | SEEN,
     ),
-    "classifier": ("classifier: {momentum: 0.8}", {"classifier", "query"} | AFTER_QUERY | jobs_of("quality") | SEEN),
+    "classifier": (
+        "classifier: {momentum: 0.8}",
+        {"classifier", "query"} | AFTER_QUERY | jobs_of("quality", "memorisation") | SEEN,
+    ),
     "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
     "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
     "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
-    "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy") | REPORTS),
+    "sample": ("sample: {rho: 6}", jobs_of("sample", *OF_IMAGES) | REPORTS),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "reference images": ("quality: {num_reference: 50}", SEEN | jobs_of("quality") | {"report_internal"}),
     "a network more": (
@@ -70,11 +75,16 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
         "accuracy: {protocol: noisy-validation}",
         jobs_of(*CELL) | REAL | REPORTS,
     ),
+    "semantics": ("semantics: {word_vectors: vectors.txt}", SEMANTICS | {"report_internal"}),
+    "memorisation": ("memorisation: {feature_network: pixels}", jobs_of("memorisation") | {"report_internal"}),
+    "membership": ("membership: {sigmas: [0.3]}", jobs_of("membership") | {"report_internal"}),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
     "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
     "a seed more": (
         "run: {seeds: [0, 1]}",
-        jobs_of("select", "pretrain", *CELL, seed="seed1") | {"accuracy_real seed1"} | REPORTS,
+        jobs_of("select", "pretrain", *CELL, seed="seed1")
+        | {"semantics privimage seed1", "accuracy_real seed1"}
+        | REPORTS,
     ),
     "a method more": (
         "run: {methods: [privimage, pdp, scratch]}",
@@ -93,7 +103,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 }
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
-    "quality", "accuracy", "report",
+    "quality", "accuracy", "semantics", "memorisation", "membership", "report",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from privimage.errors import UserError
 from privimage.measurements import Accuracy, Curve, Quality
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
-MEASURED = ("quality", "accuracy", "curve")
+MEASURED = ("quality", "accuracy", "curve", "semantics", "memorisation", "membership")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ def cells(dataset, *, internal):
             networks = CONFIG.datasets[dataset].quality.networks
             entry["quality"] = [f"results/{dataset}/internal/{cell}/quality/{name}.json" for name in networks]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
+            entry["memorisation"] = f"results/{dataset}/internal/{cell}/memorisation.json"
+            entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
+            if CONFIG.methods[method].policy in ("query", "random"):
+                entry["semantics"] = f"results/{dataset}/internal/{shared}/semantics.json"
             if not unconditional:
                 entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
         entries.append(({"method": method, "seed": seed, "epsilon": float(epsilon)}, entry))
@@ -92,11 +96,11 @@ def benchmarks(wildcards):
     networks = CONFIG.datasets[wildcards.dataset].quality.networks
     files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
-        for stage in ("select", "pretrain"):
+        for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
             at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
-            for stage in ("finetune", "sample", "accuracy"):
+            for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
                 files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
             for name in networks:
                 files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"

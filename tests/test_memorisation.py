@@ -1,0 +1,150 @@
+"""The stage `memorisation`: copies are caught, also few and noisy ones; noise and honest images raise no alarm."""
+
+import json
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from sets import image_sets
+
+from privimage import memorisation
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256
+from privimage.checkpoints import flatten
+from privimage.classifiers.resnet import ResNet
+from privimage.data import digits
+from privimage.errors import UserError
+from privimage.measurements import Memorisation
+from privimage.metrics import nearness
+from privimage.schema import plain
+from privimage.settings import ClassifierSettings, MemorisationSettings, Source
+
+MADE_BY = Provenance("memorisation", memorisation.VERSION)
+PIXELS = MemorisationSettings(feature_network="pixels")
+NAMES = tuple(str(digit) for digit in range(10))
+
+
+@cache
+def real():
+    """All of scikit-learn's digits."""
+    train, test = image_sets(digits.read(source(), NAMES), source())
+    return np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
+
+
+def source():
+    return Source(source="digits", resolution=8, channels=1)
+
+
+def parts(*sizes, seed=0):
+    """Disjoint random image sets."""
+    images, labels = real()
+    rows = np.split(np.random.default_rng(seed).permutation(len(labels)), np.cumsum(sizes))[: len(sizes)]
+    return [ImageSet(images[row], labels[row], NAMES, "digits") for row in rows]
+
+
+def with_images(images):
+    return ImageSet(images, np.zeros(len(images), np.int64), NAMES, "synthetic")
+
+
+def noised(images, seed=0):
+    """The same images, every pixel off by about 8 of 255."""
+    moved = images + np.random.default_rng(seed).normal(0, 8, images.shape)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+
+
+def run(synthetic, train, test, settings=PIXELS):
+    return memorisation.run(synthetic, train, test, memorisation.pixels(), settings, MADE_BY)
+
+
+@pytest.mark.parametrize("change", [np.array, noised])
+@pytest.mark.parametrize("sizes", [(800, 800), (1400, 350)])
+def test_a_copy_of_the_training_set_is_caught(sizes, change):
+    train, test = parts(*sizes)
+    found = run(with_images(change(train.images)), train, test)
+    diluted = (1 + sizes[1] / sizes[0]) / 2  # originals in a subset as large as the test set, half of the other images
+    assert found.closer_to_train == pytest.approx(diluted, abs=0.04) and found.interval[0] > 0.55
+    assert found.closest["share"] == 1 and found.closest["interval"][0] > 0.75
+    assert found.num_duplicates == {"train": sizes[0] if change is np.array else 0, "test": 0}
+
+
+@pytest.mark.parametrize("sizes", [(600, 600), (900, 220)])
+def test_a_tenth_of_copies_is_caught_among_the_closest(sizes):
+    train, test, unseen = parts(*sizes, 500)
+    mixed = np.concatenate([noised(train.images[:50]), unseen.images[:450]])
+    found = run(with_images(mixed), train, test)
+    assert found.closest["num_images"] == 25 and found.closest["share"] == 1
+    assert found.closest["interval"][0] > 0.6
+    assert {entry["synthetic"] for entry in found.nearest} <= set(range(50))
+    for entry in found.nearest:
+        assert entry["train"][0] == entry["synthetic"] and len(set(entry["train"])) == 3
+
+
+def test_images_that_were_never_copied_raise_no_alarm(monkeypatch):
+    """Each of three shares misses one half in 5 % of cases: of 20 splits, 5 misses of one are one case in 400."""
+    monkeypatch.setattr(nearness, "NUM_DEALS", 100)
+    missed = np.zeros(3)
+    for seed in range(20):
+        synthetic, train, test = parts(400, 900, 400, seed=seed)
+        found = run(synthetic, train, test)
+        intervals = (found.interval, found.closest["interval"], found.control["interval"])
+        missed += [not low <= 0.5 <= high for low, high in intervals]
+    assert missed.max() < 5
+
+
+def test_noise_raises_no_alarm():
+    train, test = parts(1000, 500)
+    noise = np.random.default_rng(1).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
+    found = run(with_images(noise), train, test)
+    assert found.interval[0] <= 0.5 <= found.interval[1]
+    assert found.closest["interval"][0] <= 0.5 <= found.closest["interval"][1]
+
+
+def test_the_control_tells_when_test_images_are_others():
+    train, test = parts(800, 400)
+    darker = ImageSet(test.images // 2, test.labels, NAMES, "digits")
+    assert run(train, train, darker).control["interval"][1] < 0.5  # its own kind is nearer, and no copy explains it
+
+
+def test_distances_and_counts_are_of_as_many_of_either():
+    synthetic, train, test = parts(300, 900, 300)
+    found = run(synthetic, train, test, MemorisationSettings(feature_network="pixels", num_images=120))
+    assert (found.num_synthetic, found.num_reference) == (120, 300)
+    assert all(len(row) == 101 and row == sorted(row) for row in found.distances.values())
+    medians = [row[50] for row in found.distances.values()]
+    assert max(medians) < 1.1 * min(medians)  # three samples of one kind
+
+
+def test_one_synthetic_image_and_two_test_images_are_enough():
+    one, train, test = parts(1, 1, 2)
+    found = run(one, train, test)
+    assert found.nearest[0]["train"] == [0] and 0 <= found.interval[0] <= 0.5 <= found.interval[1] <= 1
+
+
+def test_what_does_not_fit_is_refused():
+    synthetic, train, test = parts(3, 3, 1)
+    with pytest.raises(UserError, match="2 test images"):
+        run(synthetic, train, test)
+    with pytest.raises(UserError, match="expected the same"):
+        run(with_images(np.zeros((3, 4, 4, 1), np.uint8)), train, test)
+
+
+@pytest.mark.parametrize("network", ["classifier", "pixels"])
+def test_from_files_to_file(tmp_path, monkeypatch, network):
+    settings = ClassifierSettings(block="basic", blocks_per_level=(1,), base_channels=4)
+    description = {"settings": plain(settings), "channels": 1, "num_classes": 3, "resolution": 8}
+    tensors = flatten("raw", ResNet(settings, 1, 3).state_dict())
+    Weights("classifier", tensors, description, {}, Provenance("classifier", 1)).write(tmp_path / "classifier")
+    flags = {"classifier": tmp_path / "classifier", "result": tmp_path / "internal/memorisation.json"}
+    for name, images in zip(("synthetic", "train", "test"), parts(40, 60, 50)):
+        flags[name] = tmp_path / ("" if name == "synthetic" else "internal") / f"{name}.h5"
+        images.write(flags[name])
+    flags["settings"] = json.dumps({"feature_network": network})
+    monkeypatch.setattr(sys, "argv", ["memorisation", *(str(p) for k, v in flags.items() for p in (f"--{k}", v))])
+    memorisation.main()
+    found = Memorisation.read(flags["result"])
+    assert (found.feature_network, found.num_synthetic, found.private) == (network, 40, False)
+    assert set(found.provenance.parents) == {"synthetic", "classifier"} - (
+        {"classifier"} if network == "pixels" else set()
+    )
+    text = flags["result"].read_text()
+    assert sha256(flags["train"]) not in text and sha256(flags["test"]) not in text

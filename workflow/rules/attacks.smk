@@ -1,0 +1,88 @@
+# What the releases betray, and whether what was selected makes sense: internal, not private.
+
+
+rule semantics:
+    input:
+        train=rules.preprocess_sensitive.output.train,
+        test=rules.preprocess_sensitive.output.holdout,
+        classifier=public_of("classifier.safetensors"),
+        subset=rules.select.output.subset,
+        query=query_of,
+    output:
+        result="results/{dataset}/internal/{method}/seed{seed}/semantics.json",
+    log:
+        "results/{dataset}/internal/logs/semantics/{method}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/semantics/{method}-seed{seed}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=1,
+    params:
+        settings=settings("semantics"),
+        query=query_flag,
+        version=stage_version("semantics"),
+    shell:
+        "python -m privimage.semantics --train {input.train:q} --test {input.test:q}"
+        " --classifier {input.classifier:q} --subset {input.subset:q} {params.query}"
+        " --settings {params.settings:q} --result {output.result:q} 2>&1 | tee {log:q}"
+
+
+rule memorisation:
+    input:
+        synthetic=rules.sample.output.images,
+        train=rules.preprocess_sensitive.output.train,
+        test=rules.preprocess_sensitive.output.holdout,
+        classifier=public_of("classifier.safetensors"),
+    output:
+        result=f"results/{{dataset}}/internal/{CELL}/memorisation.json",
+    log:
+        "results/{dataset}/internal/logs/memorisation/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/memorisation/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=1,
+    params:
+        settings=settings("memorisation"),
+        version=stage_version("memorisation"),
+    shell:
+        "python -m privimage.memorisation --synthetic {input.synthetic:q} --train {input.train:q}"
+        " --test {input.test:q} --classifier {input.classifier:q} --settings {params.settings:q}"
+        " --result {output.result:q} 2>&1 | tee {log:q}"
+
+
+rule membership:
+    input:
+        weights=rules.finetune.output.weights,
+        privacy=rules.finetune.output.privacy,
+        train=rules.preprocess_sensitive.output.train,
+        test=rules.preprocess_sensitive.output.holdout,
+    output:
+        result=f"results/{{dataset}}/internal/{CELL}/membership.json",
+    log:
+        "results/{dataset}/internal/logs/membership/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/membership/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=1,
+        compute=settings("compute"),
+    params:
+        settings=settings("membership"),
+        version=stage_version("membership"),
+    shell:
+        "python -m privimage.membership --weights {input.weights:q} --privacy {input.privacy:q}"
+        " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
+        " --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"
