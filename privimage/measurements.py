@@ -49,11 +49,19 @@ class Accuracy(JsonArtifact):
 class Memorisation(JsonArtifact):
     """Are synthetic images nearer to training images than to unseen ones? Not private.
 
-    ``closer_to_train`` is the probability that a synthetic image's nearest training image is nearer than its nearest
-    test image, among as many of either; one half is what a generator that copies nothing has. ``interval`` is its
-    95 % interval. ``distances`` maps ``synthetic_to_train``, ``synthetic_to_test``, ``test_to_train`` to quantiles
-    (0, 1, ..., 100 %). ``nearest`` holds the synthetic images nearest to a training image, nearest first: the index of
-    the ``synthetic`` image, the indices of its nearest ``train`` images, its ``distance``.
+    ``closer_to_train`` is the share of synthetic images whose nearest training image is nearer than their nearest test
+    image, among as many of either; one half is what a generator that copies nothing has. ``interval`` is its 95 %
+    interval. Two more shares have ``share``, ``interval`` and ``num_images``. ``closest``: of the synthetic images
+    nearest to any real one, where a few copies among many are seen, those whose nearest is a training image, weighed as
+    if there were as many test images; 1 if all are. ``control``: as ``closer_to_train``, of one half of the test images
+    against the training images and the other half; it misses one half where training and test images differ for other
+    reasons than copying. ``num_duplicates`` maps ``train`` and ``test`` to the number of synthetic images that equal
+    one of those pixel by pixel.
+
+    ``distances`` maps ``synthetic_to_train``, ``synthetic_to_test``, ``test_to_train`` to quantiles (0, 1, ..., 100 %)
+    of the distance to the nearest, among ``num_reference`` of either. ``nearest`` holds the synthetic images nearest to
+    a training image, nearest first: the index of the ``synthetic`` image, the indices of its nearest ``train`` images,
+    its ``distance``.
     """
 
     feature_network: str
@@ -64,6 +72,9 @@ class Memorisation(JsonArtifact):
     num_synthetic: int
     num_reference: int
     provenance: Provenance
+    closest: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] = field(default_factory=dict)
+    num_duplicates: dict[str, int] = field(default_factory=dict)
     private: bool = False
 
 
@@ -73,8 +84,8 @@ class Membership(JsonArtifact):
 
     ``auc`` is the area under the curve (one half: no better than guessing) with its 95 % ``auc_interval``; ``tpr``
     maps a false-positive rate, ``0.05`` and where there are 10,000 non-members ``0.001``, to the true-positive
-    ``rate`` and its ``interval``; ``roc`` holds points [false-positive rate, true-positive rate]; ``auc_by_sigma``
-    maps a noise level to the area of its loss alone.
+    ``rate``, its ``interval``, and the rate that the (epsilon, delta) of the release has ``permitted``; ``roc`` holds
+    points [false-positive rate, true-positive rate]; ``auc_by_sigma`` maps a noise level to the area of its loss alone.
     """
 
     auc: float
@@ -92,10 +103,11 @@ class Membership(JsonArtifact):
 class Semantics(JsonArtifact):
     """Do the selected public classes mean what the sensitive classes mean? Not private.
 
-    ``histogram`` is the query's without noise, [class][public class]. ``agreement`` maps a sensitive class to the
-    share of its test images that the classifier puts into its selected classes; ``chance`` is what as many classes at
-    random would get. ``cosine`` maps a sensitive class to the mean cosine of its word vector and those of its selected
-    classes; empty without a file of vectors, and ``note`` says so.
+    ``histogram`` is the query's without noise, [class][public class]; empty for a method that reads no query.
+    ``agreement`` maps a sensitive class to the share of its test images that the classifier puts into its selected
+    classes, leaving out classes without test images; ``chance`` is what as many classes at random would get on
+    average. ``cosine`` maps a sensitive class to the mean cosine of its word vector and those of its selected classes;
+    empty without a file of vectors, and ``note`` says so. ``unknown`` lists the classes that no vector is known for.
     """
 
     histogram: list[list[float]]
@@ -104,6 +116,7 @@ class Semantics(JsonArtifact):
     cosine: dict[str, float]
     note: str
     provenance: Provenance
+    unknown: list[str] = field(default_factory=list)
     private: bool = False
 
 
