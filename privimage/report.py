@@ -23,7 +23,13 @@ from privimage.measurements import Accuracy
 from privimage.privacy.ledger import Ledger
 from privimage.reporting import owner, page, summary
 from privimage.reporting.cells import (
-    Cell, Measured, Measurements, json_of, read_benchmarks, read_cells, refuse_internal,
+    Cell,
+    Measured,
+    Measurements,
+    json_of,
+    read_benchmarks,
+    read_cells,
+    refuse_internal,
 )  # fmt: skip
 from privimage.reporting.cost import verdict
 from privimage.reporting.gallery import grids_within

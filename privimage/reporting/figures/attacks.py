@@ -10,7 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import (
-    BLUE, GREEN, INK, MUTED, RED, RULE, SERIES, WIDTH, legend_below, short, styled, svg,
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    RED,
+    RULE,
+    SERIES,
+    WIDTH,
+    legend_below,
+    short,
+    styled,
+    svg,
 )  # fmt: skip
 
 DISTANCES = {

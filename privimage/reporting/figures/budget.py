@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import (
-    BLUE, GREEN, INK, MUTED, ORANGE, SKY, WIDTH, legend_below, short, styled, svg,
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    SKY,
+    WIDTH,
+    legend_below,
+    short,
+    styled,
+    svg,
 )  # fmt: skip
 from privimage.reporting.wording import rounded_up
 
