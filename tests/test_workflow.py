@@ -126,7 +126,7 @@ def raised(chain: Path, folder: Path, stage: str) -> Path:
 
 def with_leak(folder: Path) -> Path:
     """A copy of the project with a rule that copies sensitive images out, for the report to read."""
-    rules = copy_project(folder) / "workflow/rules/evaluate.smk"
+    rules = copy_project(folder) / "workflow/rules/report.smk"
     edit(
         rules, "cells=cell_files(internal=False),", "cells=cell_files(internal=False),\n        leak=rules.leak.output,"
     )
@@ -291,7 +291,7 @@ def test_a_mistake_in_the_configuration_is_one_sentence(fresh, tmp_path, mistake
 
 def test_a_missing_section_is_one_sentence(tmp_path):
     copy_project(tmp_path)
-    edit(tmp_path / "config/config.yaml", "\nfid: {}\n", "\n")
+    edit(tmp_path / "config/config.yaml", "\nquality: {}\n", "\n")
     assert "`quality` is missing" in refusal(tmp_path, *TOY)
 
 
