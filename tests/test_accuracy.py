@@ -1,8 +1,11 @@
 """The stage `accuracy`: real digits are learnt, the record adds up, and nothing leaks from real images."""
 
+import importlib
 import json
 import statistics
 import sys
+import time
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -350,3 +353,30 @@ def test_from_files_to_file_without_a_trace_of_real_images(tmp_path, monkeypatch
     assert list(result.classifiers) == ["logistic"] and result.mean_accuracy > 0.9
     assert (result.protocol, result.provenance.settings["seed"]) == ("last-epoch", 3)
     assert result.provenance.parents == ({} if folder == "internal" else {"train": sha256(train)})
+
+
+def cifar10(folder, split, mosaics):
+    """The first ``mosaics`` thousands of CIFAR-10's images of a split."""
+    unpack = importlib.import_module("unpack_cifar10")
+    with zipfile.ZipFile(folder / "cifar10_lossless_webp.zip") as archive:
+        facts = json.loads(archive.read("labels.json"))
+        images = np.concatenate([unpack.tiles(archive.read(f"{split}/{n:02}.webp")) for n in range(mosaics)])
+    labels = np.array(facts[f"{split}_labels"][: len(images)], np.int64)
+    return ImageSet(images, labels, tuple(facts["classes"]), "cifar10")
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_small_network_learns_real_photographs(real_data, monkeypatch):
+    """A fifth of CIFAR-10, a ResNet-9 of an eighth of the published parameters or fewer, a minute or two on a CPU."""
+    monkeypatch.syspath_prepend(str(real_data))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    train, test = cifar10(real_data, "train", 10), cifar10(real_data, "test", 2)
+    settings = AccuracySettings(classifiers=("cnn",), cnn_base_channels=16, cnn_num_epochs=8, cnn_batch_size=64)
+    began = time.monotonic()
+    result = run(train, test, settings)
+    seconds, counts = time.monotonic() - began, np.array(result.confusion["cnn"])
+    print(f"accuracy {result.mean_accuracy:.3f} on {len(test.labels)} images in {seconds:.0f} s")
+    assert result.mean_accuracy > 0.6
+    confused = counts[3, 5] + counts[5, 3]  # cats and dogs, more than any other animals with each other
+    assert confused > counts[3, 6] + counts[6, 3] and confused > counts[1, 7] + counts[7, 1]

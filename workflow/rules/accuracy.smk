@@ -1,26 +1,5 @@
 # How useful synthetic images are to classifiers, tested on real ones: internal, not private.
 
-from shlex import quote
-
-
-def chosen_by(wildcards):
-    """The sensitive images by which epochs are chosen with noise, and the statement that pays for it."""
-    if not CONFIG.validation_epsilons(wildcards.dataset):
-        return []
-    folder = f"results/{wildcards.dataset}"
-    return [f"{folder}/internal/train.h5", f"{folder}/{CELL}/privacy.json".format(**wildcards)]
-
-
-def validation_flags(wildcards, input):
-    if not input.chosen_by:
-        return ""
-    sensitive, privacy = input.chosen_by
-    return (
-        f"--sensitive {quote(sensitive)} --privacy {quote(privacy)} --dataset {quote(wildcards.dataset)}"
-        f" --method {quote(wildcards.method)} --epsilon {wildcards.epsilon}"
-        f" --declared {quote(declared(wildcards))} --state-dir {quote(CONFIG.state_dir)}"
-    )
-
 
 rule accuracy:
     input:

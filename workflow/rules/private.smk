@@ -181,8 +181,8 @@ rule finetune:
     params:
         settings=settings("finetune"),
         declared=declared,
-        releases=lambda wildcards: CONFIG.methods[wildcards.method].releases,
-        query=paid_flags,
+        releases=released,
+        query=query_flag,
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),
     shell:

@@ -1,6 +1,7 @@
 # What there is of a data set: the queries that its methods read, and what to report: releases, references and times.
 
 from itertools import product
+from shlex import quote
 
 
 def query_of(wildcards):
@@ -13,11 +14,31 @@ def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
 
 
-def paid_flags(wildcards, input):
-    """What a release pays for besides fine-tuning: its query, and what its classifiers' epochs are chosen with."""
+def released(wildcards):
+    """What the method releases, and the flag of what it pays for besides: how its classifiers' epochs are chosen.
+
+    Of wildcards alone: a parameter that looks at inputs is not compared when Snakemake decides what to run again.
+    """
     epsilons = CONFIG.validation_epsilons(wildcards.dataset)
-    return " ".join(
-        [query_flag(wildcards, input), *(["--validation-epsilons", *map(str, epsilons)] if epsilons else [])]
+    return CONFIG.methods[wildcards.method].releases + (("--validation-epsilons", *epsilons) if epsilons else ())
+
+
+def chosen_by(wildcards):
+    """The sensitive images by which epochs are chosen with noise, and the statement that pays for it."""
+    if not CONFIG.validation_epsilons(wildcards.dataset):
+        return []
+    folder = f"results/{wildcards.dataset}"
+    return [f"{folder}/internal/train.h5", f"{folder}/{CELL}/privacy.json".format(**wildcards)]
+
+
+def validation_flags(wildcards, input):
+    if not input.chosen_by:
+        return ""
+    sensitive, privacy = input.chosen_by
+    return (
+        f"--sensitive {quote(sensitive)} --privacy {quote(privacy)} --dataset {quote(wildcards.dataset)}"
+        f" --method {quote(wildcards.method)} --epsilon {wildcards.epsilon}"
+        f" --declared {quote(declared(wildcards))} --state-dir {quote(CONFIG.state_dir)}"
     )
 
 
