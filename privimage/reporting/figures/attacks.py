@@ -10,8 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import (
-    BLUE, GREEN, INK, MUTED, RED, RULE, SERIES, WIDTH, legend_below, short, styled, svg,
-)  # fmt: skip
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    RED,
+    RULE,
+    SERIES,
+    WIDTH,
+    legend_below,
+    short,
+    styled,
+    svg,
+)
 
 DISTANCES = {
     "synthetic_to_train": ("synthetic image to the nearest training image", BLUE, "-"),

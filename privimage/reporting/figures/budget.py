@@ -1,4 +1,4 @@
-"""What the noise of each release was spent on: shares of a quantity that adds up, never epsilons on top of each other."""
+"""What each release spends its budget on: shares of a quantity that adds up, never epsilons on top of each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import (
-    BLUE, GREEN, INK, MUTED, ORANGE, SKY, WIDTH, legend_below, short, styled, svg,
-)  # fmt: skip
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    SKY,
+    WIDTH,
+    legend_below,
+    short,
+    styled,
+    svg,
+)
 from privimage.reporting.wording import rounded_up
 
 LOOKS = {"query": (SKY, "///"), "training": (BLUE, ""), "choice of epochs": (ORANGE, "...")}
