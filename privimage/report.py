@@ -30,14 +30,15 @@ from privimage.reporting.cells import (
     read_benchmarks,
     read_cells,
     refuse_internal,
-)  # fmt: skip
+)
 from privimage.reporting.cost import verdict
-from privimage.reporting.gallery import grids_within
+from privimage.reporting.gallery import Picture, grids_within
 from privimage.settings import Declared
 
 VERSION = 2
 MAX_BYTES = 5_000_000
-GRID_BYTES = 2_600_000  # of all grids together, before base64 makes four of three; figures take the rest
+GRID_BYTES = 2_600_000  # of all grids together, if figures leave as much
+SPARE_BYTES = 50_000
 INTERNAL = ("real_train", "real_test", "real_accuracy", "benchmarks", "odometer", "summary")
 NEEDED = ("real_train", "real_test", "summary")
 
@@ -61,14 +62,16 @@ def run(
     cost = verdict([cell.statement for cell in cells], {sha: q for sha, (_, q) in queries.items()}, declared)
     shown = page.first_of_each(cells, lambda cell: cell.name)
     pictured = [cell.images for cell in shown] + ([measured.train] if measured else [])
-    grids, num_shown = grids_within(pictured, len(declared.class_names), GRID_BYTES)
-    released = page.released(dataset, declared, cells, queries, cost, grids[: len(shown)], num_shown)
+    released = page.released(dataset, declared, cells, queries, cost)
     rows: list[summary.Row] = []
     internal = None
     if measured:
         rows = summary.rows_of(dataset, cells, measured, _seconds(cells, measured))
-        internal = owner.internal(measured, cells, queries, rows, declared, grids[-1])
-    html = page.render(released, internal)
+        internal = owner.internal(measured, cells, queries, rows, declared)
+    without = page.render(released, [Picture("image/png", b"", 1, 1)] * len(pictured), 1, internal)
+    room = (MAX_BYTES - SPARE_BYTES - len(without.encode())) * 3 // 4  # base64 makes four bytes of three
+    grids, num_shown = grids_within(pictured, len(declared.class_names), min(GRID_BYTES, room))
+    html = page.render(released, grids, num_shown, internal)
     if len(html.encode()) > MAX_BYTES:
         raise UserError(f"the page has {len(html.encode())} bytes; expected at most {MAX_BYTES}; report fewer cells.")
     return html, rows

@@ -251,14 +251,14 @@ def test_the_release_template_can_reach_only_what_is_on_the_list():
     own = {"synthetic", "query"}  # a macro and a loop's variable, used inside blocks
     assert meta.find_undeclared_variables(made.parse(source)) == CONTEXT | own
     cost = verdict([cell.statement for cell in cells], {"0" * 64: query_result()}, declared())
-    grids, shown = grids_within([cell.images for cell in cells], 3, 10**6)
-    given = page.released("d", declared(), cells, {"0" * 64: ("default", query_result())}, cost, grids, shown)
+    given = page.released("d", declared(), cells, {"0" * 64: ("default", query_result())}, cost)
     assert set(given) == CONTEXT
     assert {kind.__module__ for kind in kinds(given)} <= {
         *("builtins", "privimage.artifacts", "privimage.privacy.event", "privimage.reporting.cost"),
     }
     assert not {field.name for field in fields(Cell)} & set(MEASURED)
-    page.render(given, None)
+    grids, shown = grids_within([cell.images for cell in cells], 3, 10**6)
+    assert page.render(given, grids, shown, None)
     with pytest.raises(jinja2.UndefinedError, match="internal"):  # the owner's template, without what is the owner's
         made.get_template("internal.html.j2").render(given)
 

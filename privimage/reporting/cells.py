@@ -62,7 +62,8 @@ class Measurements:
 class Measured:
     """What was computed from real images without a guarantee: for the owner alone.
 
-    ``cells`` maps a release's coordinates to what was measured on it; ``benchmarks`` a label (``stage/method/seed0/eps1``, or its beginning) to seconds and megabytes;
+    ``cells`` maps a release's coordinates to what was measured on it;
+    ``benchmarks`` a label (``stage/method/seed0/eps1``, or its beginning) to seconds and megabytes;
     ``odometer_epsilon`` is the cost of everything ever drawn from the set, infinite where noise was reproducible, and
     ``odometer_lost`` says that nobody knows it any more.
     """

@@ -18,7 +18,7 @@ from privimage.reporting.figures.confusion import confusion_figure, recalls_figu
 from privimage.reporting.figures.curves import curves_figure
 from privimage.reporting.figures.quality import balance_figure, quality_figure
 from privimage.reporting.figures.votes import votes_figure
-from privimage.reporting.gallery import Picture, neighbour_picture
+from privimage.reporting.gallery import neighbour_picture
 from privimage.reporting.metrics import MEMORY, groups, heading
 from privimage.reporting.page import Queries, first_of_each, selected_by, uri
 from privimage.settings import Declared
@@ -39,7 +39,6 @@ def internal(
     queries: Queries,
     rows: Sequence[summary.Row],
     declared: Declared,
-    real_grid: Picture,
 ) -> dict[str, Any]:
     """All that only the internal template is given, under the one name ``internal``."""
     shown = first_of_each(cells, lambda cell: cell.name)
@@ -50,7 +49,6 @@ def internal(
         **_memorisation(measured, cells, shown),
         **_membership(measured, cells, shown),
         **_training(measured, shown),
-        "real": {"uri": uri(real_grid.kind, real_grid.content), "width": real_grid.width, "height": real_grid.height},
         "num_train": len(measured.train.labels),
         "num_test": len(measured.test.labels),
         "undeclared": len(measured.train.labels) != declared.num_images,

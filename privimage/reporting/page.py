@@ -47,13 +47,10 @@ def released(
     cells: Sequence[Cell],
     queries: Queries,
     verdict: Verdict,
-    grids: Sequence[Picture],
-    num_shown: int,
 ) -> dict[str, Any]:
     """All that the release edition's template is given: nothing in it was computed from real images without noise.
 
-    ``queries`` maps the SHA-256 of a query's file to its name and result; ``grids`` are of the first cell of each
-    method and epsilon, and show ``num_shown`` classes.
+    ``queries`` maps the SHA-256 of a query's file to its name and result. The gallery's grids come with `render`.
     """
     shown = first_of_each(cells, lambda cell: cell.name)
     budget = [
@@ -64,10 +61,10 @@ def released(
         "dataset": dataset,
         "today": datetime.now(UTC).date().isoformat(),
         "verdict": verdict,
-        "class_names": declared.class_names[:num_shown],
+        "class_names": declared.class_names,
         "num_classes": len(declared.class_names),
         "releases": [_release(cell) for cell in cells],
-        "gallery": [_entry(cell, grid) for cell, grid in zip(shown, grids, strict=True)],
+        "gallery": [_entry(cell) for cell in shown],
         "queries": [_query(sha, name, query, declared, cells) for sha, (name, query) in queries.items()],
         "selections": [_selection(cell) for cell in first_of_each(cells, lambda cell: cell.method)],
         "budget": uri("image/svg+xml", shares_figure([*budget, together])),
@@ -75,11 +72,19 @@ def released(
     }
 
 
-def render(context: Mapping[str, Any], internal: Mapping[str, Any] | None) -> str:
-    """The release edition as HTML, or with ``internal`` the owner's."""
+def render(
+    released: Mapping[str, Any], grids: Sequence[Picture], num_shown: int, internal: Mapping[str, Any] | None
+) -> str:
+    """The release edition as HTML, or with ``internal`` the owner's.
+
+    ``grids`` show the first ``num_shown`` classes: one an entry of the gallery, then, for the owner, of real images.
+    """
+    gallery = [{**entry, "grid": _uri_of(grid)} for entry, grid in zip(released["gallery"], grids)]
+    context = {**released, "gallery": gallery, "class_names": released["class_names"][:num_shown]}
     if internal is None:
         return environment().get_template("page.html.j2").render(context)
-    return environment().get_template("internal.html.j2").render({**context, "internal": internal})
+    real = {"uri": _uri_of(grids[-1]), "width": grids[-1].width, "height": grids[-1].height}
+    return environment().get_template("internal.html.j2").render({**context, "internal": {**internal, "real": real}})
 
 
 def environment() -> jinja2.Environment:
@@ -113,6 +118,10 @@ def uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def _uri_of(picture: Picture) -> str:
+    return uri(picture.kind, picture.content)
+
+
 def _release(cell: Cell) -> dict[str, Any]:
     parts = parts_of(cell.statement.events)
     return {
@@ -126,13 +135,12 @@ def _release(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _entry(cell: Cell, grid: Picture) -> dict[str, Any]:
+def _entry(cell: Cell) -> dict[str, Any]:
     return {
         "name": cell.name,
         "seed": cell.seed,
         "num_images": len(cell.images.labels),
         "counts": cell.images.counts,
-        "grid": uri(grid.kind, grid.content),
     }
 
 

@@ -22,7 +22,7 @@ from privimage.reporting.figures.style import (
     short,
     styled,
     svg,
-)  # fmt: skip
+)
 
 DISTANCES = {
     "synthetic_to_train": ("synthetic image to the nearest training image", BLUE, "-"),

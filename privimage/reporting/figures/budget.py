@@ -1,4 +1,4 @@
-"""What the noise of each release was spent on: shares of a quantity that adds up, never epsilons on top of each other."""
+"""What each release spends its budget on: shares of a quantity that adds up, never epsilons on top of each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from privimage.reporting.figures.style import (
     short,
     styled,
     svg,
-)  # fmt: skip
+)
 from privimage.reporting.wording import rounded_up
 
 LOOKS = {"query": (SKY, "///"), "training": (BLUE, ""), "choice of epochs": (ORANGE, "...")}

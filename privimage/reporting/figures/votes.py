@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import BLUE, INK, RULE, SKY, WIDTH, legend_below, short, styled, svg
 
-MAX_CLASSES = 20
+MAX_CLASSES = 12
 MAX_BARS = 8
 FEWEST_BARS = 5
 
