@@ -13,6 +13,7 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     sample       the private model               -> synthetic images
     quality      synthetic and real images       -> a Frechet distance                     (not private)
     accuracy     synthetic and real images       -> classification accuracy                (not private)
+    release      what may leave, of one model       -> a folder to hand out
     report       everything above                -> one page to release, one for the owner
 
 Nouns are parts, which know nothing of stages:
@@ -29,6 +30,7 @@ Nouns are parts, which know nothing of stages:
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)
     privacy/     mechanisms, accounting, ledger, DP-SGD (knows nothing of diffusion)
     metrics/     feature networks and distances
+    releasing/   the formats of a release, its card, and the list of what may be in it
     reporting/   figures and the page template
 """
 

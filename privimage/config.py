@@ -31,6 +31,7 @@ SECTIONS: dict[str, type] = {
     "sample": s.SampleSettings,
     "quality": s.QualitySettings,
     "accuracy": s.AccuracySettings,
+    "release": s.ReleaseSettings,
     "compute": s.ComputeSettings,
 }
 TABLES: dict[str, type] = {

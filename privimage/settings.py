@@ -209,6 +209,16 @@ class AccuracySettings:
 
 
 @dataclass(frozen=True)
+class ReleaseSettings:
+    """What the card of a release says besides the numbers."""
+
+    license: str = setting(
+        "unknown", "Licence of the synthetic images, as Hugging Face spells it (`cc-by-4.0`); the owner's to choose."
+    )
+    pretty_name: str | None = setting(None, "Title of the card; none: made from the data set's name.")
+
+
+@dataclass(frozen=True)
 class ComputeSettings:
     """How stages compute, not what: speed, memory and rounding. A change reruns nothing."""
 
@@ -268,6 +278,7 @@ class Dataset(Place):
     sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
     quality: QualitySettings = setting(QualitySettings(), "Overrides of `quality`.")
     accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
+    release: ReleaseSettings = setting(ReleaseSettings(), "Overrides of `release`.")
     compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 
 

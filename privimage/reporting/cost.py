@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from privimage.artifacts import ArtifactError, PrivacyStatement, QueryResult
+from privimage.artifacts import PrivacyStatement, QueryResult
 from privimage.privacy import accounting
 from privimage.privacy.event import Event
+from privimage.privacy.statements import check_complete
 from privimage.settings import Declared
-
-RELATION = "add_or_remove_one"
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryR
         ArtifactError: if a statement lacks something, or was made for other declared constants.
     """
     for statement in statements:
-        _check(statement, declared)
+        check_complete(statement, declared)
     paid = {statement.provenance.parents.get("query") for statement in statements}
     events = accounting.together(statements) + [q.event for sha, q in queries.items() if sha not in paid]
     epsilon, unit = accounting.epsilon(events, declared.delta), declared.images_per_unit
@@ -65,19 +63,3 @@ def split(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
     """The queries and the training among the events."""
     training = [event for event in events if event.mechanism == "poisson_gaussian"]
     return [event for event in events if event not in training], training
-
-
-def _check(statement: PrivacyStatement, declared: Declared) -> None:
-    for f in fields(statement):
-        value = getattr(statement, f.name)
-        empty = value is None or value in ([], "") or (isinstance(value, float) and not math.isfinite(value))
-        if empty:
-            raise ArtifactError(f"a privacy statement has no `{f.name}`; without it no report is made; rerun finetune.")
-    if statement.neighboring_relation != RELATION:
-        raise ArtifactError(
-            f"a privacy statement is for the relation {statement.neighboring_relation!r}; expected {RELATION!r}."
-        )
-    for name in ("delta", "num_images", "images_per_unit"):
-        got, expected = getattr(statement, name), getattr(declared, name)
-        if got != expected:
-            raise ArtifactError(f"a privacy statement has {name} {got}; {expected} is declared now; rerun finetune.")
