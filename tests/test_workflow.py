@@ -26,9 +26,10 @@ def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[
     return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
 
 
-CELL = ("finetune", "sample", "quality", "accuracy")
+CELL = ("finetune", "sample", "quality", "accuracy", "release")
+CARDS = jobs_of("release")  # each names what the run's other releases cost
 MODEL = jobs_of("select", "pretrain", *CELL)
-AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | REPORTS
+AFTER_QUERY = jobs_of("select", "pretrain", *CELL, methods=["privimage"]) | CARDS | REPORTS
 REAL = {"accuracy_real seed0"}
 
 PUBLIC_IMAGES = {"shard_public", "preprocess_public"}
@@ -53,18 +54,19 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
     "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
-    "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy") | REPORTS),
+    "sample": ("sample: {rho: 6}", jobs_of("sample", "quality", "accuracy", "release") | REPORTS),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
+    "what the card says": ("release: {license: cc0-1.0}", CARDS),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
-    "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
+    "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | CARDS | REPORTS),
     "a seed more": (
         "run: {seeds: [0, 1]}",
-        jobs_of("select", "pretrain", *CELL, seed="seed1") | {"accuracy_real seed1"} | REPORTS,
+        jobs_of("select", "pretrain", *CELL, seed="seed1") | {"accuracy_real seed1"} | CARDS | REPORTS,
     ),
     "a method more": (
         "run: {methods: [privimage, pdp, scratch]}",
-        jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | REPORTS,
+        jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | CARDS | REPORTS,
     ),
     "delta": ("datasets: {digits: {delta: 4.0e-5}}", jobs_of(*CELL) | REPORTS),
     "images of one person": ("datasets: {digits: {images_per_unit: 2}}", jobs_of(*CELL) | REPORTS),
@@ -79,7 +81,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 }
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "quality",
-    "accuracy", "report",
+    "accuracy", "release", "report",
 )  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def raised(chain: Path, folder: Path, stage: str) -> Path:
 
 def with_leak(folder: Path) -> Path:
     """A copy of the project with a rule that copies sensitive images out, for the report to read."""
-    rules = copy_project(folder) / "workflow/rules/evaluate.smk"
+    rules = copy_project(folder) / "workflow/rules/report.smk"
     edit(
         rules, "cells=cell_files(internal=False),", "cells=cell_files(internal=False),\n        leak=rules.leak.output,"
     )
@@ -283,7 +285,7 @@ def test_a_mistake_in_the_configuration_is_one_sentence(fresh, tmp_path, mistake
 
 def test_a_missing_section_is_one_sentence(tmp_path):
     copy_project(tmp_path)
-    edit(tmp_path / "config/config.yaml", "\nfid: {}\n", "\n")
+    edit(tmp_path / "config/config.yaml", "\nquality: {}\n", "\n")
     assert "`quality` is missing" in refusal(tmp_path, *TOY)
 
 

@@ -37,6 +37,7 @@ def _provenance(value: Any, where: str) -> None:
     stage, settings, parents = value.get("stage"), value.get("settings", {}), value.get("parents", {})
     if stage not in SETTINGS:
         raise ArtifactError(f"{where} names the stage {stage!r}; expected one of {', '.join(SETTINGS)}.")
+    _mapping(settings, f"{where}.settings")
     given = {key: v for key, v in settings.items() if not (key == "seed" and stage in SEEDED and isinstance(v, int))}
     build(SETTINGS[stage], given, f"{where}.settings")
     _keys(parents, dict.fromkeys(PARENTS[stage]), f"{where}.parents")
@@ -61,6 +62,7 @@ def _any(value: Any, where: str) -> None:
 
 def _by_class(value: Any, where: str) -> None:
     """A mapping whose keys are class names."""
+    _mapping(value, where)
     for name, item in value.items():
         _plain(name, where)
         _plain(item, f"{where}.{name}")
@@ -210,14 +212,20 @@ def _keys(value: Any, allowed: Any, where: str) -> None:
     elif allowed is None:
         _plain(value, where)
     elif isinstance(allowed, list):
+        if not isinstance(value, list):
+            raise ArtifactError(f"{where} is no list.")
         for item in value:
             _keys(item, allowed[0], where)
     else:
-        if not isinstance(value, Mapping):
-            raise ArtifactError(f"{where} is no section of named values.")
+        _mapping(value, where)
         _names(value, allowed, f"{where}: key")
         for key, item in value.items():
             _keys(item, allowed[key], f"{where}: {key}")
+
+
+def _mapping(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ArtifactError(f"{where} is no section of named values.")
 
 
 def _plain(value: Any, where: str) -> None:
