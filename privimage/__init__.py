@@ -23,6 +23,7 @@ Nouns are parts, which know nothing of stages:
     artifacts    the files that stages hand to each other, one class a file
     shards       the file between the readers of a source and the one that joins what they read
     check_data   `privimage check-data`: what is wrong with a set of images
+    status       `privimage status`: what of a run is done, and how far the rest is; by `heartbeat`
     checkpoints  what lets a long stage resume
     compute      the device, precision and compilation; with `memory`, how many images at once
     data/        readers of image sources; the only place that knows a data set's name
