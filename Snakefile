@@ -21,6 +21,13 @@ include: "workflow/rules/common.smk"
 
 rule all:
     input:
+        expand(
+            "results/{dataset}/{method}/seed{seed}/eps{epsilon}/release/SHA256SUMS",
+            dataset=CONFIG.run.datasets,
+            method=CONFIG.run.methods,
+            seed=CONFIG.run.seeds,
+            epsilon=map(epsilon_label, CONFIG.run.epsilons),
+        ),
         expand("results/{dataset}/report.html", dataset=CONFIG.run.datasets),
         expand("results/{dataset}/internal/report.html", dataset=CONFIG.run.datasets),
     localrule: True
@@ -33,6 +40,7 @@ include: "workflow/rules/private.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/accuracy.smk"
 include: "workflow/rules/attacks.smk"
+include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -17,6 +17,7 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     semantics    selected classes, real images   -> do they mean the same?                 (not private)
     memorisation synthetic, train, test images   -> are copies among them?                 (not private)
     membership   the private model, real images  -> does its loss tell who was in?         (not private)
+    release      what may leave, of one model       -> a folder to hand out
     report       everything above                -> one page to release, one for the owner
 
 Nouns are parts, which know nothing of stages:
@@ -28,6 +29,7 @@ Nouns are parts, which know nothing of stages:
     measurements the files of measuring stages; `feature_sets`: what a network saw in a set of images
     shards       the file between the readers of a source and the one that joins what they read
     check_data   `privimage check-data`: what is wrong with a set of images
+    status       `privimage status`: what of a run is done, and how far the rest is; by `heartbeat`
     checkpoints  what lets a long stage resume
     compute      the device, precision and compilation; with `memory`, how many images at once
     data/        readers of image sources; the only place that knows a data set's name
@@ -35,6 +37,7 @@ Nouns are parts, which know nothing of stages:
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)
     privacy/     mechanisms, accounting, ledger, DP-SGD (knows nothing of diffusion)
     metrics/     feature networks, and distances between what they see
+    releasing/   the formats of a release, its card, and the list of what may be in it
     reporting/   figures and the page template
 """
 

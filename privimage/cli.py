@@ -21,7 +21,8 @@ from privimage.errors import UserError
 from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
-          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "report")  # fmt: skip
+          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "release",
+          "report")  # fmt: skip
 
 BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -158,18 +159,28 @@ def _command() -> int | None:
     """The exit code of the command that was given, None where the stages were listed."""
     made = argparse.ArgumentParser(prog="privimage", description="Check images, or list the stages of the workflow.")
     made.add_argument("--version", action="version", version=__version__)
-    made.add_argument("command", nargs="?", choices=("check-data",), help="check-data PATH: is anything wrong with it?")
+    made.add_argument(
+        "command",
+        nargs="?",
+        choices=("check-data", "status"),
+        help="check-data PATH: is anything wrong with it?\nstatus RESULTS: what of a run is done or running?",
+    )
     args, rest = made.parse_known_args(sys.argv[1:2])
-    if args.command:
+    if args.command == "check-data":
         from privimage import check_data
 
         return check_data.main(sys.argv[2:])
+    if args.command == "status":
+        from privimage import status
+
+        return status.main(sys.argv[2:])
     made.parse_args(rest)
     print(f"privimage {__version__}\n")
     for stage in STAGES:
         print(f"  python -m privimage.{stage:13}{_first_line(stage)}")
     print("\nEach takes --help. Together they are run by `snakemake --cores 2` in a checkout.")
     print("Before that: `privimage check-data PATH` says what is wrong with your images.")
+    print("Meanwhile: `privimage status results/` says how far it is.")
     return None
 
 

@@ -35,6 +35,7 @@ SECTIONS: dict[str, type] = {
     "semantics": s.SemanticsSettings,
     "memorisation": s.MemorisationSettings,
     "membership": s.MembershipSettings,
+    "release": s.ReleaseSettings,
     "compute": s.ComputeSettings,
 }
 TABLES: dict[str, type] = {

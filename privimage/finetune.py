@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privimage import cli
+from privimage import cli, heartbeat
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
 from privimage.compute import DEFAULT, Compute
@@ -80,7 +80,8 @@ def run(
     if saves:
         start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism))
     size = size or microbatch_size(model, mechanism)
-    for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start):
+    expected = settings.sampling_probability * mechanism.num_images
+    for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected):
         if release:
             release.reserve_step(step)
         while True:
@@ -312,6 +313,9 @@ def main() -> None:
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
+    heartbeat.tell(
+        before=[e.as_json() for e in (*before, *after)], training=event.as_json(), delta=declared.delta
+    )
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
     with ledger.open("finetune", fingerprint(facts), label) as release:
         if not release.finished:

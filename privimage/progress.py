@@ -9,12 +9,20 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from privimage.heartbeat import beating
+
 Item = TypeVar("Item")
 SECONDS = 30.0
 
 
-def progress(items: Iterable[Item], name: str, total: int | None, start: int = 0) -> Iterator[Item]:
-    """The items, while standard error says how many of ``total`` are done, counting from ``start``; None: unknown."""
+def progress(
+    items: Iterable[Item], name: str, total: int | None, start: int = 0, images: float | None = None
+) -> Iterator[Item]:
+    """The items, while standard error says how many of ``total`` are done, counting from ``start``; None: unknown.
+
+    So does a heartbeat for ``privimage status``, which counts ``images`` for each item.
+    """
+    items = beating(items, name, total, start, images)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=name, total=total, initial=start)
         return

@@ -55,7 +55,7 @@ def drawn(
     denoise = guided(compute.compiled(model), settings.guidance_scale, model.num_labels)
     levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
     starts = range(0, len(labels), settings.batch_size)
-    for batch, start in enumerate(progress(starts, "sample", len(starts))):
+    for batch, start in enumerate(progress(starts, "sample", len(starts), images=settings.batch_size)):
         rows = torch.from_numpy(labels[start : start + settings.batch_size]).to(device)
         shape = (len(rows), model.channels, model.resolution, model.resolution)
         noise = torch.randn(shape, generator=generator_for(seed, batch)).to(device)

@@ -323,6 +323,16 @@ class MembershipSettings:
 
 
 @dataclass(frozen=True)
+class ReleaseSettings:
+    """What the card of a release says besides the numbers."""
+
+    license: str = setting(
+        "unknown", "Licence of the synthetic images, as Hugging Face spells it (`cc-by-4.0`); the owner's to choose."
+    )
+    pretty_name: str | None = setting(None, "Title of the card; none: made from the data set's name.")
+
+
+@dataclass(frozen=True)
 class ComputeSettings:
     """How stages compute, not what: speed, memory and rounding. A change reruns nothing."""
 
@@ -385,6 +395,7 @@ class Dataset(Place):
     semantics: SemanticsSettings = setting(SemanticsSettings(), "Overrides of `semantics`.")
     memorisation: MemorisationSettings = setting(MemorisationSettings(), "Overrides of `memorisation`.")
     membership: MembershipSettings = setting(MembershipSettings(), "Overrides of `membership`.")
+    release: ReleaseSettings = setting(ReleaseSettings(), "Overrides of `release`.")
     compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from canaries import forms, layers, search
 from checkout import TOY, copy_run, dry_run, snakemake
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
@@ -22,6 +23,7 @@ from privimage.artifacts import (
     QueryResult,
     Subset,
     Weights,
+    sha256,
 )
 from privimage.feature_sets import FeatureSet
 from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
@@ -30,6 +32,8 @@ METHODS = ("privimage", "pdp")
 NUM_CLASSES, NUM_PUBLIC_CLASSES, NUM_SAMPLES = 10, 20, 60
 
 CELL = ("finetuned.safetensors", "privacy.json", "images.h5", "images.h5.sha256", "samples.png")
+RELEASE = ("README.md", "SHA256SUMS", "classes.json", "data/train-00000-of-00001.parquet", "images.h5",
+           "images.h5.sha256", "images.zip", "model.safetensors", "privacy.json", "samples.png")  # fmt: skip
 RELEASED = {
     *(f"public/glyphs8/{name}" for name in ("train.h5", "val.h5", "train.h5.sha256", "val.h5.sha256")),
     *(f"public/glyphs8/{name}" for name in ("classifier.safetensors", "contents.json", "contact-sheet.png")),
@@ -37,6 +41,7 @@ RELEASED = {
     "digits/report.html",
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
     *(f"digits/{method}/seed0/eps1/{name}" for method in METHODS for name in CELL),
+    *(f"digits/{method}/seed0/eps1/release/{name}" for method in METHODS for name in RELEASE),
 }
 MEASURED = ("quality/classifier.json", "accuracy.json", "memorisation.json", "membership.json", "training.csv")
 INTERNAL = {
@@ -232,6 +237,27 @@ def test_no_released_file_holds_a_hash_of_sensitive_data(chain, digits):
         content = path.read_bytes()
         assert not [secret for secret in secrets if secret.encode() in content.lower()], path
         assert not [secret for secret in secrets if bytes.fromhex(secret) in content], path
+
+
+def test_nothing_sensitive_is_packed_into_a_release_or_the_released_report(chain, digits):
+    """Also not inside archives, columns, attributes and pictures; and the search finds it where it may be."""
+    train = ImageSet.read(digits / "internal/train.h5")
+    (record, *_) = [json.loads(line) for line in (chain / "state/digits/odometer.jsonl").read_text().splitlines()]
+    canaries = {
+        **{f"image {index}": image.tobytes() for index, image in enumerate(train.images[:100])},
+        "the file's hash": bytes.fromhex(sha256(digits / "internal/train.h5")),
+        "the set's hash": bytes.fromhex(train.identity),
+        "the key's name": bytes.fromhex(record["key"]),
+        "the counts": json.dumps(train.counts),
+        "the counts, packed": json.dumps(train.counts, separators=(",", ":")),
+        "this place": str(chain),
+    }
+    for method in METHODS:
+        assert search(digits / method / "seed0/eps1/release", canaries) == set()
+    assert not any(form in layer for layer in layers((digits / "report.html").read_bytes())
+                   for canary in canaries.values() for form in forms(canary))  # fmt: skip
+    found = {name for path, name in search(digits / "internal", canaries) if path.endswith("train.h5")}
+    assert {"image 0", "image 99", "the counts"} <= found
 
 
 def test_released_files_name_no_internal_file_and_no_place_on_this_machine(chain):

@@ -21,7 +21,8 @@ NEVER_IMPORTED = ("snakemake", "pickle", "cPickle", "cloudpickle", "dill", "jobl
 NEVER_CALLED = ("eval", "exec", "torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
 WHERE_DIFFUSION_MEETS_PRIVACY = {"finetune"}
-WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness"}
+WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
+           "releasing.image_folder", "releasing.parquet"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
 DATASET_NAMES = ("digits", "glyphs", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "camelyon", "imagenet")
 MAY_NAME_DATASETS = ("data.", "settings", "config")
@@ -76,15 +77,12 @@ def opens_for_writing(call: ast.Call, called: str) -> bool:
         return "os.devnull" not in ast.unparse(call) and any(
             flag in ast.unparse(call) for flag in ("O_WRONLY", "O_RDWR", "O_CREAT")
         )
-    if last in ("open", "fdopen", "File"):
+    if last in ("open", "fdopen", "File", "ZipFile"):
         return any(set(mode) & set("wax+") for mode in modes)
     if last in ("write_text", "write_bytes"):  # a path's method; the functions of this name are artifacts'
         return "." in called and not called.startswith("artifacts.")
-    return last in ("save_file", "mkstemp", "NamedTemporaryFile", "to_csv", "to_json", "tofile", "savez") or called in (
-        "torch.save",
-        "np.save",
-        "np.savetxt",
-    )
+    makers = ("save_file", "mkstemp", "NamedTemporaryFile", "to_csv", "to_json", "tofile", "savez", "ParquetWriter")
+    return last in makers or called in ("torch.save", "np.save", "np.savetxt")
 
 
 def test_the_tree_was_found() -> None:
@@ -189,6 +187,9 @@ def test_files_and_functions_are_short() -> None:
         ("h5py.File(p, 'r')", False),
         ("ledger.open('query', f, l)", False),
         ("torch.save(x, p)", True),
+        ("zipfile.ZipFile(p, 'w')", True),
+        ("zipfile.ZipFile(p)", False),
+        ("pq.ParquetWriter(p, schema)", True),
     ],
 )
 def test_the_reader_of_these_tests_knows_writing_when_it_sees_it(code, writes) -> None:

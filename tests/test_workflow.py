@@ -26,11 +26,12 @@ def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[
     return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
 
 
-OF_IMAGES = ("quality", "accuracy", "memorisation")
+OF_IMAGES = ("quality", "accuracy", "memorisation", "release")
 CELL = ("finetune", "membership", "sample", *OF_IMAGES)
+CARDS = jobs_of("release")  # each names what the run's other releases cost
 SEMANTICS = {"semantics privimage seed0"}  # pdp selects no classes
 MODEL = jobs_of("select", "pretrain", *CELL) | SEMANTICS
-AFTER_QUERY = jobs_of("select", "semantics", "pretrain", *CELL, methods=["privimage"]) | REPORTS
+AFTER_QUERY = jobs_of("select", "semantics", "pretrain", *CELL, methods=["privimage"]) | CARDS | REPORTS
 REAL = {"accuracy_real seed0"}
 SEEN = {"features_real"}
 
@@ -78,17 +79,19 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "semantics": ("semantics: {word_vectors: vectors.txt}", SEMANTICS | {"report_internal"}),
     "memorisation": ("memorisation: {feature_network: pixels}", jobs_of("memorisation") | {"report_internal"}),
     "membership": ("membership: {sigmas: [0.3]}", jobs_of("membership") | {"report_internal"}),
+    "what the card says": ("release: {license: cc0-1.0}", CARDS),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
-    "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | REPORTS),
+    "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | CARDS | REPORTS),
     "a seed more": (
         "run: {seeds: [0, 1]}",
         jobs_of("select", "pretrain", *CELL, seed="seed1")
         | {"semantics privimage seed1", "accuracy_real seed1"}
+        | CARDS
         | REPORTS,
     ),
     "a method more": (
         "run: {methods: [privimage, pdp, scratch]}",
-        jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | REPORTS,
+        jobs_of("select", "pretrain", *CELL, methods=["scratch"]) | CARDS | REPORTS,
     ),
     "delta": ("datasets: {digits: {delta: 4.0e-5}}", jobs_of(*CELL) | REPORTS),
     "images of one person": ("datasets: {digits: {images_per_unit: 2}}", jobs_of(*CELL) | REPORTS),
@@ -103,7 +106,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 }
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
-    "quality", "accuracy", "semantics", "memorisation", "membership", "report",
+    "quality", "accuracy", "semantics", "memorisation", "membership", "release", "report",
 )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ class Trainer:
             UserError: if the loss is no longer finite.
         """
         total, start = (n * self.steps_per_epoch for n in (self.recipe.num_epochs, self.finished))
-        for step in progress(range(start, total), name, total, start):
+        for step in progress(range(start, total), name, total, start, len(self.pixels) / self.steps_per_epoch):
             position = step % self.steps_per_epoch
             if position == 0:
                 generator = self._generator()

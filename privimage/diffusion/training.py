@@ -51,7 +51,7 @@ def train(
     numbered[index] = labels.numpy()
     data, index = Images(images, numbered, compute.device), torch.from_numpy(index).to(compute.device)
     losses, every = compute.compiled(per_image_loss), Every(SAVE_SECONDS)
-    for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start):
+    for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start, settings.batch_size):
         batch = _draw(data, index, settings, model.num_labels, generator_for(seed, step, device=compute.device))
         with compute.autocast():
             loss = losses(model, batch).mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 
 from dp_accounting import (
@@ -15,12 +15,12 @@ from dp_accounting import (
 )
 from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
-from privimage.artifacts import ArtifactError, PrivacyStatement, QueryResult
+from privimage.artifacts import PrivacyStatement, QueryResult
 from privimage.privacy import accounting
 from privimage.privacy.event import Event
+from privimage.privacy.statements import check_complete
 from privimage.settings import Declared
 
-RELATION = "add_or_remove_one"
 FAINT = 1e-100  # a delta so small that the conversion below is never cut off at zero
 ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 384, 512)  # whole ones, whose divergences have a closed form
 PARTS = {"gaussian": "query", "poisson_gaussian": "training", "report_noisy_max": "choice of epochs"}
@@ -50,7 +50,7 @@ def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryR
         ArtifactError: if a statement lacks something, or was made for other declared constants.
     """
     for statement in statements:
-        _check(statement, declared)
+        check_complete(statement, declared)
     paid = {statement.provenance.parents.get("query") for statement in statements}
     events = accounting.together(statements) + [q.event for sha, q in queries.items() if sha not in paid]
     epsilon, unit = accounting.epsilon(events, declared.delta), declared.images_per_unit
@@ -104,19 +104,3 @@ def _divergence(event: Event, order: float) -> float:
         accountant.compose(step, event.num_steps)
     bound = accountant.get_epsilon(FAINT)
     return max(0.0, bound - math.log1p(-1 / order) + math.log(FAINT * order) / (order - 1))
-
-
-def _check(statement: PrivacyStatement, declared: Declared) -> None:
-    for f in fields(statement):
-        value = getattr(statement, f.name)
-        empty = value is None or value in ([], "") or (isinstance(value, float) and not math.isfinite(value))
-        if empty:
-            raise ArtifactError(f"a privacy statement has no `{f.name}`; without it no report is made; rerun finetune.")
-    if statement.neighboring_relation != RELATION:
-        raise ArtifactError(
-            f"a privacy statement is for the relation {statement.neighboring_relation!r}; expected {RELATION!r}."
-        )
-    for name in ("delta", "num_images", "images_per_unit"):
-        got, expected = getattr(statement, name), getattr(declared, name)
-        if got != expected:
-            raise ArtifactError(f"a privacy statement has {name} {got}; {expected} is declared now; rerun finetune.")

@@ -2,18 +2,18 @@
 import os
 import re
 import sys
-from pathlib import Path
 
 from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
 
-# Rules run the Python that runs Snakemake, also when no environment is activated.
-os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
 shell.prefix("set -euo pipefail; umask 077; ")  # a prefix replaces Snakemake's own strictness
 try:
     CONFIG = load(config)
 except UserError as error:
     raise SystemExit(f"error: {error}") from None  # a WorkflowError would bring three lines of traceback along
+# Rules run the Python that runs Snakemake, also when no environment is activated, and say how far they are.
+PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+os.environ.update(PATH=PATH, PRIVIMAGE_STATUS=f"{CONFIG.state_dir}/status")
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 

@@ -1,0 +1,56 @@
+# What a data owner hands out: one folder a release. Reads what may leave, and nothing else.
+
+
+def other_releases(wildcards):
+    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
+    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
+    return [
+        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
+        for c, e in cells(wildcards.dataset, internal=False)
+        if (c["method"], c["seed"], c["epsilon"]) != own
+    ]
+
+
+rule release:
+    input:
+        images=rules.sample.output.images,
+        weights=rules.finetune.output.weights,
+        privacy=rules.finetune.output.privacy,
+        subset=rules.select.output.subset,
+        query=query_of,
+        others=lambda wildcards: [other["privacy"] for other in other_releases(wildcards)],
+    output:
+        # And data/*.parquet, as many as the images fill; SHA256SUMS, which is written last, lists them.
+        card=f"results/{{dataset}}/{CELL}/release/README.md",
+        privacy=f"results/{{dataset}}/{CELL}/release/privacy.json",
+        images=f"results/{{dataset}}/{CELL}/release/images.h5",
+        images_sum=f"results/{{dataset}}/{CELL}/release/images.h5.sha256",
+        archive=f"results/{{dataset}}/{CELL}/release/images.zip",
+        classes=f"results/{{dataset}}/{CELL}/release/classes.json",
+        grid=f"results/{{dataset}}/{CELL}/release/samples.png",
+        weights=f"results/{{dataset}}/{CELL}/release/model.safetensors",
+        sums=f"results/{{dataset}}/{CELL}/release/SHA256SUMS",
+    log:
+        "results/{dataset}/internal/logs/release/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/release/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=0,
+    params:
+        settings=settings("release"),
+        declared=declared,
+        others=lambda wildcards: canonical(other_releases(wildcards)),
+        query=query_flag,
+        folder=lambda wildcards, output: str(Path(output.sums).parent),
+        version=stage_version("release"),
+    shell:
+        "python -m privimage.release --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        " --seed {wildcards.seed} --declared {params.declared:q} --settings {params.settings:q}"
+        " --images {input.images:q} --weights {input.weights:q} --privacy {input.privacy:q}"
+        " --subset {input.subset:q} {params.query} --others {params.others:q}"
+        " --folder {params.folder:q} 2>&1 | tee {log:q}"
