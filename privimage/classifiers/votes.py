@@ -26,7 +26,7 @@ def histogram(images: ImageSet, classifier: nn.Module, num_public_classes: int, 
     counts = np.zeros((len(images.class_names), num_public_classes), np.int64)
     classifier = classifier.to(default_device()).eval()
     starts = range(0, len(images.labels), BATCH_SIZE)
-    for start in progress(starts, "votes", len(starts)):
+    for start in progress(starts, "votes", len(starts), images=BATCH_SIZE):
         index = np.arange(start, start + BATCH_SIZE) % len(images.labels)
         with torch.no_grad():
             logits = classifier(to_float(images.images[index]).to(default_device())).cpu()
