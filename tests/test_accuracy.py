@@ -368,15 +368,15 @@ def cifar10(folder, split, mosaics):
 @pytest.mark.data
 @pytest.mark.slow
 def test_a_small_network_learns_real_photographs(real_data, monkeypatch):
-    """A fifth of CIFAR-10, a ResNet-9 of an eighth of the published parameters or fewer, a minute or two on a CPU."""
+    """A tenth of CIFAR-10 and a ResNet-9 a quarter as wide as published: a minute on a core."""
     monkeypatch.syspath_prepend(str(real_data))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    train, test = cifar10(real_data, "train", 10), cifar10(real_data, "test", 2)
-    settings = AccuracySettings(classifiers=("cnn",), cnn_base_channels=16, cnn_num_epochs=8, cnn_batch_size=64)
+    train, test = cifar10(real_data, "train", 5), cifar10(real_data, "test", 2)
+    settings = AccuracySettings(classifiers=("cnn",), cnn_base_channels=16, cnn_num_epochs=4, cnn_batch_size=64)
     began = time.monotonic()
     result = run(train, test, settings)
     seconds, counts = time.monotonic() - began, np.array(result.confusion["cnn"])
     print(f"accuracy {result.mean_accuracy:.3f} on {len(test.labels)} images in {seconds:.0f} s")
-    assert result.mean_accuracy > 0.6
+    assert result.mean_accuracy > 0.4
     confused = counts[3, 5] + counts[5, 3]  # cats and dogs, more than any other animals with each other
     assert confused > counts[3, 6] + counts[6, 3] and confused > counts[1, 7] + counts[7, 1]
