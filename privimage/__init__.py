@@ -11,7 +11,8 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     pretrain     the selected public images      -> a class-conditional diffusion model
     finetune     sensitive images + model        -> the private model, its privacy cost    (spends privacy)
     sample       the private model               -> synthetic images
-    quality      synthetic and real images       -> a Frechet distance                     (not private)
+    features     real images                     -> what a feature network sees in them    (not private)
+    quality      synthetic images, real features -> distances, precision, recall, ...      (not private)
     accuracy     synthetic and real images       -> classification accuracy                (not private)
     semantics    selected classes, real images   -> do they mean the same?                 (not private)
     memorisation synthetic, train, test images   -> are copies among them?                 (not private)
@@ -22,7 +23,9 @@ Nouns are parts, which know nothing of stages:
 
     config       the settings, typed; the JSON schema and the reference are generated from it
     methods      the table of methods: which public data each one uses, and what it releases
+    networks     the table of feature networks: through whose eyes images are compared
     artifacts    the files that stages hand to each other, one class a file
+    measurements the files of measuring stages; `feature_sets`: what a network saw in a set of images
     shards       the file between the readers of a source and the one that joins what they read
     check_data   `privimage check-data`: what is wrong with a set of images
     checkpoints  what lets a long stage resume
@@ -31,7 +34,7 @@ Nouns are parts, which know nothing of stages:
     classifiers/ networks that classify, and how they are trained
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)
     privacy/     mechanisms, accounting, ledger, DP-SGD (knows nothing of diffusion)
-    metrics/     feature networks and distances
+    metrics/     feature networks, and distances between what they see
     reporting/   figures and the page template
 """
 

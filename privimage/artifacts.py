@@ -267,6 +267,14 @@ class Subset(JsonArtifact):
 
 
 @dataclass(frozen=True)
+class EpochChoice(JsonArtifact):
+    """Which epoch of each classifier counts, from 0, chosen with noise; it stays in the state folder."""
+
+    epochs: dict[str, int]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Accountant:
     """One accountant's epsilon for the same events."""
 

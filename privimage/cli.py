@@ -21,7 +21,7 @@ from privimage.errors import UserError
 from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
-          "quality", "accuracy", "semantics", "memorisation", "membership", "report")  # fmt: skip
+          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "report")  # fmt: skip
 
 BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
 FULL = (errno.ENOSPC, errno.EDQUOT)

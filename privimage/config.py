@@ -20,6 +20,7 @@ from privimage import settings as s
 from privimage.data.published import PUBLISHED
 from privimage.errors import UserError
 from privimage.methods import METHODS, Method
+from privimage.networks import NETWORKS, Network
 from privimage.schema import ConfigError, build, plain, schema_of, validate
 
 SECTIONS: dict[str, type] = {
@@ -41,10 +42,12 @@ TABLES: dict[str, type] = {
     "datasets": s.Dataset,
     "queries": s.QuerySettings,
     "methods": Method,
+    "networks": Network,
 }
-RESERVED = {  # folders of the results that a row's own folder would run into
+RESERVED = {  # folders of the results that a row's own folder would run into, and rows that are always there
     "datasets": ("public", "internal", "ablation", "real"),
-    "methods": ("query", "internal", "real"),
+    "methods": ("query", "internal", "real", "features"),
+    "networks": tuple(NETWORKS),
 }
 
 
@@ -57,6 +60,7 @@ class Config:
     datasets: dict[str, s.Dataset]
     queries: dict[str, s.QuerySettings]
     methods: dict[str, Method]
+    networks: dict[str, Network]
     state_dir: str
     warnings: tuple[str, ...] = field(default=())
 
@@ -84,9 +88,27 @@ class Config:
         row = self.datasets[dataset] if dataset else self.publics[public]
         return {"on_bad_image": row.preprocess.on_bad_image}
 
+    def validation_epsilons(self, dataset: str) -> tuple[float, ...]:
+        """What each release of a sensitive set pays for the choice of its classifiers' epochs, one entry a choice."""
+        row = self.datasets[dataset]
+        return row.accuracy.validation_epsilons if len(row.class_names) > 1 else ()
+
     def query(self, name: str) -> dict[str, Any]:
         """The settings of one row of queries, as JSON-like data."""
         return plain(self.queries[name])
+
+    def features(self, dataset: str, network: str) -> dict[str, Any]:
+        """The settings of `features` for one network, as JSON-like data."""
+        return {
+            "network": plain(self.networks[network]),
+            "num_reference": self.datasets[dataset].quality.num_reference,
+        }
+
+    def comparison(self, dataset: str, network: str) -> dict[str, Any]:
+        """The settings of `quality` for one network, as JSON-like data."""
+        row = plain(self.datasets[dataset].quality)
+        own = {name: row[name] for name in ("reference_split", "num_synthetic")}
+        return {"network": plain(self.networks[network]), **own}
 
     def stage(self, section: str, *, dataset: str | None = None, public: str | None = None) -> dict[str, Any]:
         """A stage's complete settings for one row, as JSON-like data."""
@@ -105,8 +127,10 @@ def load(raw: Mapping[str, Any]) -> Config:
         names = [name for name in SECTIONS if name in row_class.__dataclass_fields__]
         for label, row in merged[table].items():
             merged[table][label] = {**row, **{n: _overlay(raw[n], row.get(n, {})) for n in names}}
+    for table in ("publics", "datasets", "networks"):
+        for label, row in merged.get(table, {}).items():
             if row.get("path"):
-                merged[table][label]["path"] = expanduser(row["path"])
+                merged[table][label] = {**row, "path": expanduser(row["path"])}
     rows = {
         table: {
             _name(table, label): build(cls, row, f"{table}.{label}") for label, row in merged.get(table, {}).items()
@@ -120,6 +144,7 @@ def load(raw: Mapping[str, Any]) -> Config:
         datasets={n: _with_classes(n, row) if n in run.datasets else row for n, row in rows["datasets"].items()},
         queries=rows["queries"],
         methods={**METHODS, **rows["methods"]},
+        networks={**rows["networks"], **NETWORKS},
         state_dir=raw.get("state_dir", "state"),
     )
     return Config(**{**config.__dict__, "warnings": tuple(_check(config))})
@@ -205,6 +230,8 @@ def _check(config: Config) -> Iterable[str]:
             )
         if method.query is not None:
             _known(f"methods.{label}.query", method.query, config.queries)
+    for label, network in config.networks.items():
+        _check_network(label, network)
     for label, row in config.publics.items():
         check_source(f"publics.{label}", row)
     for label, row in config.datasets.items():
@@ -256,10 +283,37 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
         )
     if row.sample.sigma_min >= row.sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
-    if row.quality.feature_network == "inception" and not row.quality.inception_path:
+    _check_quality(config, label, row)
+
+
+def _check_quality(config: Config, label: str, row: s.Dataset) -> None:
+    key = f"`datasets.{label}.quality"
+    names, wanted, drawn = row.quality.networks, row.quality.num_synthetic, row.sample.num_images
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{key}.networks` is {list(names)}; expected each entry once.")
+    for name in names:
+        _known(f"datasets.{label}.quality.networks", name, config.networks)
+        path = config.networks[name].path
+        if label in config.run.datasets and path and not Path(path).is_file():
+            raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
+    if wanted and wanted > drawn:
+        raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
+
+
+def _check_network(label: str, row: Network) -> None:
+    if row is NETWORKS.get(label):
+        return
+    if row.built_in:
         raise ConfigError(
-            f"`{where}.quality.inception_path` is missing; the feature network `inception` needs its file."
+            f"`networks.{label}.kind` is `{row.kind}`; that row is always there, name it as `{row.kind}`."
         )
+    if row.path is None:
+        raise ConfigError(f"`networks.{label}.path` is missing; write where the file of this network is.")
+    for key in ("mean", "std"):
+        if len(getattr(row, key)) != 3:
+            raise ConfigError(
+                f"`networks.{label}.{key}` has {len(getattr(row, key))} entries; expected 3, one a colour."
+            )
 
 
 def _with_classes(label: str, row: s.Dataset) -> s.Dataset:

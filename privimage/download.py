@@ -1,8 +1,8 @@
-"""Fetch a published set of images into a folder: only what is not there yet, resumed where it stopped, and checked.
+"""Fetch a published set of images, or a network, into a folder: only what is not there yet, resumed, and checked.
 
 Reads:   the folder, and the addresses in `privimage.data.published` for the files that it lacks.
 Writes:  the files into --folder, each under its name only when it is whole; --complete (JSON: the files with their
-         sizes and SHA-256), last of all.
+         sizes and SHA-256), last of all. With --optional, what cannot be had is no error: its reason is written.
 Privacy: none; published files, and the servers learn nothing but that somebody fetched them.
 Source:  addresses and checksums as the sets' authors and torchvision publish them.
 """
@@ -10,11 +10,12 @@ Source:  addresses and checksums as the sets' authors and torchvision publish th
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from privimage import artifacts, cli
 from privimage.data.fetch import alone, obtain
-from privimage.data.published import PUBLISHED
+from privimage.data.published import NETWORKS, PUBLISHED
 from privimage.data.record import printable
 from privimage.errors import UserError
 
@@ -30,7 +31,7 @@ def run(source: str, folder: Path, complete: Path | None = None) -> list[dict[st
     Raises:
         UserError: if a file cannot be had, is not the published one, or is to be fetched by hand.
     """
-    published = PUBLISHED.get(source)
+    published = {**PUBLISHED, **NETWORKS}.get(source)
     if published is None:
         raise UserError(
             f"source `{printable(source)}` is not a published set that may be fetched; expected one of "
@@ -75,9 +76,16 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="published set, such as `mnist`")
     parser.add_argument("--folder", required=True, type=Path, help="folder of its files")
     parser.add_argument("--complete", required=True, type=Path, help="JSON to write when all files are there")
+    parser.add_argument("--optional", action="store_true", help="write why there is nothing instead of failing")
     args = parser.parse_args()
-    files = run(args.source, args.folder, args.complete)
-    artifacts.write_text(args.complete, json.dumps(files, indent=2) + "\n")
+    try:
+        found: list | dict = run(args.source, args.folder, args.complete)
+    except UserError as error:
+        if not args.optional:
+            raise
+        print(f"going on without {args.source}: {error}", file=sys.stderr)
+        found = {"missing": str(error)}
+    artifacts.write_text(args.complete, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fine-tune the diffusion model on the sensitive images with DP-SGD, its noise calibrated from the ledger it is handed.
 
-Reads: the sensitive training images; the pretrained model; the noisy query's cost, if the method releases a query.
+Reads: the sensitive training images; the pretrained model; the noisy query's cost, if the method releases a query;
+what will be spent on choosing classifiers' epochs with these images, if it will.
 Writes: the private model; the privacy statement; the training curve (internal: it is computed from sensitive images).
 Privacy: DP release. Each step adds Gaussian noise to a sum of per-image gradients clipped to C, over a Poisson sample;
 adding or removing one image moves that sum by at most C. The averaged weights are post-processing.
@@ -35,7 +36,7 @@ from privimage.measurements import Curve
 from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy import accounting
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger, Release
 from privimage.privacy.randomness import SecretKey
 from privimage.progress import progress
@@ -282,13 +283,14 @@ def main() -> None:
     compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     query = QueryResult.read(args.query) if args.query else None
     before = paid_query(args.releases, query, declared)
+    after = [noisy_choice(epsilon) for epsilon in args.validation_epsilons]  # drawn by `accuracy`, paid for here
     parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
     parents |= {"query": sha256(args.query)} if args.query else {}
     pretrained, images = Weights.read(args.pretrained, "diffusion"), ImageSet.read(args.images)
     check_lineage(pretrained, Subset.read(args.subset), parents)
     model = _starting_model(pretrained, declared, images)
     noise_multiplier = accounting.calibrate(
-        before,
+        [*before, *after],
         sampling_probability=settings.sampling_probability,
         num_steps=settings.num_steps,
         epsilon=args.epsilon,
@@ -309,7 +311,7 @@ def main() -> None:
     label = f"{args.method} epsilon {args.epsilon:g} seed {args.seed}"
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
-    statement = accounting.statement([*before, event], declared, args.epsilon, provenance)
+    statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
     with ledger.open("finetune", fingerprint(facts), label) as release:
         if not release.finished:
@@ -340,6 +342,13 @@ def _arguments() -> Any:
     parser.add_argument("--pretrained", required=True, type=Path, help="pretrained model")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--query", type=Path, help="noisy query, if the method releases one")
+    parser.add_argument(
+        "--validation-epsilons",
+        nargs="+",
+        type=cli.positive,
+        default=[],
+        help="what each later choice of a classifier's epoch by the sensitive images will cost",
+    )
     parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
     parser.add_argument("--budget", type=cli.budget, help="epsilon of everything ever drawn from the set, or `none`")
     parser.add_argument(

@@ -13,8 +13,12 @@ from privimage.artifacts import JsonArtifact, Provenance, reading, write_text
 class Quality(JsonArtifact):
     """How near synthetic images are to real ones in the features of one network. Not private.
 
-    ``metrics`` maps a name that says the network, such as ``fd_classifier``, to its value; None where the network's
-    weights are missing, which ``note`` then says.
+    ``metrics`` maps a name that ends in the network's to its value: ``fd_`` Frechet distance (``fid_`` for Inception),
+    ``kd_`` kernel distance, ``precision_``, ``recall_``, ``density_``, ``coverage_``, ``is_`` inception score, and
+    ``<distance>_gap``: the Frechet distance to test images less that to training images, from ``num_gap`` of each;
+    above zero, the synthetic images are nearer to what was trained on than to unseen images. A value is None where the
+    network's weights are missing, which ``note`` then says. ``deviations`` maps the names of those that are means over
+    subsets to the standard deviation.
     """
 
     feature_network: str
@@ -25,6 +29,9 @@ class Quality(JsonArtifact):
     provenance: Provenance
     note: str = ""
     private: bool = False
+    resizing: str = ""
+    num_gap: int = 0
+    deviations: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

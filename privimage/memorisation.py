@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from privimage import cli
-from privimage.artifacts import ImageSet, Provenance, Weights, sha256
+from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
 from privimage.measurements import Memorisation
-from privimage.metrics.features import FeatureNetwork, classifier_features
-from privimage.metrics.neighbours import Near, Share, nearest, share_nearer, share_nearest
+from privimage.metrics.feature_networks import FeatureNetwork, classifier_network
+from privimage.metrics.nearness import Near, Share, nearest, share_nearer, share_nearest
 from privimage.progress import progress
 from privimage.schema import plain
 from privimage.settings import MemorisationSettings
@@ -76,17 +77,21 @@ def run(
 
 def features(images: np.ndarray, network: FeatureNetwork) -> np.ndarray:
     """The features of all images, float32 [N, D]."""
-    found = np.empty((len(images), network.width), np.float32)
-    starts = range(0, len(images), BATCH_SIZE)
+    found, starts = [], range(0, len(images), network.batch_size)
     for start in progress(starts, "features", len(starts)):
-        found[start : start + BATCH_SIZE] = network.extract(images[start : start + BATCH_SIZE])
-    return found
+        with torch.inference_mode():
+            rows, _ = network.forward(network.prepare(images[start : start + network.batch_size]))
+        found.append(rows.float().cpu().numpy())
+    return np.concatenate(found)
 
 
-def pixels(images: ImageSet) -> FeatureNetwork:
+def pixels() -> FeatureNetwork:
     """No network at all: an image is the vector of its bytes."""
-    width = int(np.prod(images.images.shape[1:]))
-    return FeatureNetwork("pixels", width, lambda batch: batch.reshape(len(batch), -1).astype(np.float64))
+
+    def prepare(images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images.reshape(len(images), -1).astype(np.float32))
+
+    return FeatureNetwork("pixels", "", "none", BATCH_SIZE, prepare, lambda x: (x, None))
 
 
 def duplicates(images: np.ndarray, references: np.ndarray) -> int:
@@ -106,14 +111,13 @@ def main() -> None:
     args = parser.parse_args()
     settings = cli.settings_from(MemorisationSettings, args.settings)
     parents = {"synthetic": sha256(args.synthetic)}  # nothing derived from real images is a parent
-    synthetic = ImageSet.read(args.synthetic)
     if settings.feature_network == "classifier":
-        network = classifier_features(Weights.read(args.classifier, "classifier"))
-        parents["classifier"] = sha256(args.classifier)
+        network = classifier_network("classifier", args.classifier)
+        parents["classifier"] = network.sha256
     else:
-        network = pixels(synthetic)
+        network = pixels()
     provenance = Provenance("memorisation", VERSION, plain(settings), parents)
-    train, test = ImageSet.read(args.train), ImageSet.read(args.test)
+    synthetic, train, test = (ImageSet.read(path) for path in (args.synthetic, args.train, args.test))
     run(synthetic, train, test, network, settings, provenance).write(args.result)
 
 

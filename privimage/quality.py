@@ -1,96 +1,115 @@
-"""Measure the Frechet distance between synthetic and real images.
+"""Measure how near synthetic images are to real ones, in the features of one network.
 
-Reads:   synthetic images, real images, and the public classifier or a local file of Inception.
-Writes:  the distance, its metric's name (`fd_classifier` or `fid_inception`), and the counts behind it.
-Privacy: evaluation, not private: the number depends on the real images without any noise.
-Source:  Li et al. 2024; resizing for Inception by clean-fid (Parmar et al. 2022).
+Reads:   synthetic images, features of the real ones, the network's file or what `download` wrote of Inception.
+Writes:  Frechet and kernel distance, precision, recall, density, coverage, the inception score where the network has
+         logits, the gap between unseen and training images; with counts, split and resizing.
+Privacy: evaluation, not private: the numbers depend on the real images without any noise.
+Source:  Heusel et al. 2017, Binkowski et al. 2018, Kynkaanniemi et al. 2019, Naeem et al. 2020, Salimans et al. 2016.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from privimage import cli
-from privimage.artifacts import ImageSet, Provenance, Weights, sha256
+from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
+from privimage.feature_sets import FeatureSet
 from privimage.measurements import Quality
-from privimage.metrics.features import FeatureNetwork, classifier_features, inception_features
-from privimage.metrics.frechet import Moments, frechet_distance
-from privimage.progress import progress
+from privimage.metrics.extraction import extract
+from privimage.metrics.feature_networks import FeatureNetwork, load_network
+from privimage.metrics.frechet import frechet_distance, moments_of
+from privimage.metrics.inception_score import inception_score
+from privimage.metrics.kernel import kernel_distance
+from privimage.metrics.neighbours import neighbour_metrics
 from privimage.schema import plain
-from privimage.settings import QualitySettings
+from privimage.settings import ComparisonSettings
 
-VERSION = 1
-METRICS = {"classifier": "fd_classifier", "inception": "fid_inception"}
-WEIGHTS_MISSING = "FID: weights missing, see README"
-BATCH_SIZE = 500
+VERSION = 2
 
 
 def run(
     synthetic: ImageSet,
-    real: ImageSet,
+    real: Mapping[str, FeatureSet],
     network: FeatureNetwork | None,
-    settings: QualitySettings,
+    settings: ComparisonSettings,
     provenance: Provenance,
 ) -> Quality:
-    """The distance under ``network``; without a network, the same record with no value and a note.
+    """All metrics under ``network``; ``real`` maps `train` and `test` to what that network saw in them.
+
+    Where the real features or the network are missing, the same record with no value and a note.
 
     Raises:
-        UserError: if the images differ in shape, or one side has fewer than two.
+        UserError: if the real features are another network's.
     """
-    if synthetic.images.shape[1:] != real.images.shape[1:]:
-        raise UserError(
-            f"synthetic images have shape {list(synthetic.images.shape[1:])}, real ones "
-            f"{list(real.images.shape[1:])}; expected the same; give the images of one data set."
+    reference = real[settings.reference_split]
+    distance = f"{'fid' if settings.network.is_inception else 'fd'}_{reference.network}"
+    if network is None or reference.note:
+        return Quality(
+            feature_network=reference.network,
+            metrics={distance: None},
+            num_synthetic=0,
+            num_reference=0,
+            reference_split=settings.reference_split,
+            provenance=provenance,
+            note=reference.note,
         )
-    value = None
-    if network is not None:
-        value = frechet_distance(moments(synthetic, network, "synthetic"), moments(real, network, "real"))
+    if any(features.network_sha256 != network.sha256 for features in real.values()):
+        raise UserError(f"the real images' features are not of this file of `{network.name}`; rerun `features`.")
+    seen = extract(network, synthetic, settings.num_synthetic, "synthetic images")
+    metrics, deviations = compare(seen, reference)
+    num_gap = min(map(len, real.values()))
     return Quality(
-        feature_network=settings.feature_network,
-        metrics={METRICS[settings.feature_network]: value},
-        num_synthetic=len(synthetic.labels),
-        num_reference=len(real.labels),
+        feature_network=network.name,
+        metrics={distance: frechet_distance(seen, reference), **metrics, f"{distance}_gap": gap(seen, real, num_gap)},
+        num_synthetic=len(seen),
+        num_reference=len(reference),
         reference_split=settings.reference_split,
         provenance=provenance,
-        note="" if network else WEIGHTS_MISSING,
+        resizing=network.resizing,
+        num_gap=num_gap,
+        deviations=deviations,
     )
 
 
-def moments(images: ImageSet, network: FeatureNetwork, name: str) -> Moments:
-    """Mean and covariance of the images' features."""
-    seen = Moments(network.width)
-    starts = range(0, len(images.labels), BATCH_SIZE)
-    for start in progress(starts, f"features of {name} images", len(starts)):
-        seen.update(network.extract(images.images[start : start + BATCH_SIZE]))
-    return seen
+def compare(synthetic: FeatureSet, reference: FeatureSet) -> tuple[dict[str, float | None], dict[str, float]]:
+    """All metrics but the Frechet distance, by name, and the deviations of those that are means over subsets."""
+    name = reference.network
+    means = {f"kd_{name}": kernel_distance(synthetic.features, reference.features)}
+    if synthetic.logits.size:
+        means[f"is_{name}"] = inception_score(synthetic.logits)
+    near = neighbour_metrics(synthetic.features, reference.features)
+    values = {key: mean for key, (mean, _) in means.items()} | {f"{key}_{name}": value for key, value in near.items()}
+    return values, {key: deviation for key, (_, deviation) in means.items()}
+
+
+def gap(synthetic: FeatureSet, real: Mapping[str, FeatureSet], count: int) -> float:
+    """Frechet distance to the first ``count`` test images less that to as many training images.
+
+    Equal counts, since the distance depends on them. The idea is that of the feature likelihood divergence's
+    generalisation gap (Jiralerspong et al. 2023).
+    """
+    to = {split: frechet_distance(synthetic, moments_of(real[split].features[:count])) for split in ("train", "test")}
+    return to["test"] - to["train"]
 
 
 def main() -> None:
     """Parse, read, run, write."""
-    parser = cli.parser("quality", __doc__, QualitySettings)
+    parser = cli.parser("quality", __doc__, ComparisonSettings)
+    parser.add_argument("--network", required=True, help="the network's name")
+    parser.add_argument("--weights", type=Path, required=True, help="its file, or what `download` wrote of Inception")
     parser.add_argument("--synthetic", type=Path, required=True, help="synthetic images")
-    parser.add_argument("--real", type=Path, required=True, help="real images, of the split in the settings")
-    parser.add_argument("--classifier", type=Path, required=True, help="the public classifier")
-    parser.add_argument("--result", type=Path, required=True, help="the distance (output)")
+    parser.add_argument("--train", type=Path, required=True, help="features of real training images")
+    parser.add_argument("--test", type=Path, required=True, help="features of real test images")
+    parser.add_argument("--result", type=Path, required=True, help="the metrics (output)")
     args = parser.parse_args()
-    settings = cli.settings_from(QualitySettings, args.settings)
-    network, parents = _network(settings, args.classifier)
-    parents["synthetic"] = sha256(args.synthetic)
+    settings = cli.settings_from(ComparisonSettings, args.settings)
+    network = load_network(args.network, settings.network, args.weights)
+    parents = {"synthetic": sha256(args.synthetic)} | ({"network": network.sha256} if network else {})
+    real = {split: FeatureSet.read(path) for split, path in (("train", args.train), ("test", args.test))}
     provenance = Provenance("quality", VERSION, plain(settings), parents)
-    run(ImageSet.read(args.synthetic), ImageSet.read(args.real), network, settings, provenance).write(args.result)
-
-
-def _network(settings: QualitySettings, classifier: Path) -> tuple[FeatureNetwork | None, dict[str, str]]:
-    """The feature network and its file's checksum; no network where Inception's file is absent."""
-    if settings.feature_network == "classifier":
-        return classifier_features(Weights.read(classifier, "classifier")), {"classifier": sha256(classifier)}
-    if settings.inception_path is None:
-        raise UserError("quality.inception_path is missing; the feature network `inception` needs its file.")
-    path = Path(settings.inception_path)
-    if not path.exists():
-        return None, {}
-    return inception_features(path), {"inception": sha256(path)}
+    run(ImageSet.read(args.synthetic), real, network, settings, provenance).write(args.result)
 
 
 if __name__ == "__main__":

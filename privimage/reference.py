@@ -21,6 +21,7 @@ from privimage.artifacts import write_text
 from privimage.config import SECTIONS, TABLES, config_schema
 from privimage.errors import UserError
 from privimage.methods import METHODS
+from privimage.networks import NETWORKS
 from privimage.schema import plain
 
 COMMAND = "python -m privimage.reference"
@@ -37,9 +38,9 @@ overlay holds only what differs (a list replaces a list as a whole):
 The file has three kinds of parts:
 
 - `run` says **what runs**, as lists: every combination of its data sets, methods, epsilons and seeds.
-- The **tables** `publics`, `datasets`, `queries` and `methods` are catalogues of named rows. A row that no list of
-  `run` needs costs nothing. A public row fixes resolution, channels and the semantic query function; sensitive sets
-  that name the same row share it.
+- The **tables** `publics`, `datasets`, `queries`, `methods` and `networks` are catalogues of named rows. A row that
+  nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query function;
+  sensitive sets that name the same row share it.
 - The **sections**, one a stage, hold that stage's defaults. A row overrides them under the section's own name, and
   only in what differs:
 
@@ -72,6 +73,8 @@ def markdown() -> str:
         if name == "methods":
             built_in = (f"`{label}` {json.dumps(plain(row))}" for label, row in METHODS.items())
             parts.append(f"Always there: {'; '.join(built_in)}.\n")
+        if name == "networks":
+            parts.append(f"Always there, each of the kind of its name: {', '.join(f'`{n}`' for n in NETWORKS)}.\n")
     for name, cls in SECTIONS.items():
         rows = [table for table in ("publics", "datasets") if name in TABLES[table].__dataclass_fields__]
         parts.append(_part(name, cls, f"A section; rows of {' and '.join(f'`{row}`' for row in rows)} override it."))

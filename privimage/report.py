@@ -1,7 +1,7 @@
 """One page to release, and one for the owner alone.
 
 Reads: privacy statements, synthetic images, subsets and noisy queries; for the internal edition also the real
-    images, measurements on them, training curves, benchmarks and the odometer.
+    images, measurements on them, attacks, training curves, benchmarks and the odometer.
 Writes: one HTML file; for the internal edition also the measurements as CSV.
 Privacy: post-processing (release edition); evaluation, not private (internal edition).
 Source: Li et al., USENIX Security 2024, for what is measured.
@@ -21,13 +21,24 @@ from privimage.artifacts import ArtifactError, ImageSet, QueryResult, sha256, wr
 from privimage.errors import UserError
 from privimage.measurements import Accuracy
 from privimage.privacy.ledger import Ledger
-from privimage.reporting import page, summary
-from privimage.reporting.cells import Cell, Measured, json_of, read_benchmarks, read_cells, refuse_internal
+from privimage.reporting import owner, page, summary
+from privimage.reporting.cells import (
+    Cell,
+    Measured,
+    Measurements,
+    json_of,
+    read_benchmarks,
+    read_cells,
+    refuse_internal,
+)
 from privimage.reporting.cost import verdict
+from privimage.reporting.gallery import Picture, grids_within
 from privimage.settings import Declared
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 5_000_000
+GRID_BYTES = 2_600_000  # of all grids together, if figures leave as much
+SPARE_BYTES = 50_000
 INTERNAL = ("real_train", "real_test", "real_accuracy", "benchmarks", "odometer", "summary")
 NEEDED = ("real_train", "real_test", "summary")
 
@@ -49,10 +60,18 @@ def run(
     """
     _check_belonging(declared, cells, measured)
     cost = verdict([cell.statement for cell in cells], {sha: q for sha, (_, q) in queries.items()}, declared)
+    shown = page.first_of_each(cells, lambda cell: cell.name)
+    pictured = [cell.images for cell in shown] + ([measured.train] if measured else [])
+    released = page.released(dataset, declared, cells, queries, cost)
     rows: list[summary.Row] = []
+    internal = None
     if measured:
-        rows = summary.rows_of(dataset, cells, measured.references, _seconds(cells, measured))
-    html = page.render(dataset, declared, cells, queries, cost, measured, rows)
+        rows = summary.rows_of(dataset, cells, measured, _seconds(cells, measured))
+        internal = owner.internal(measured, cells, queries, rows, declared)
+    without = page.render(released, [Picture("image/png", b"", 1, 1)] * len(pictured), 1, internal)
+    room = (MAX_BYTES - SPARE_BYTES - len(without.encode())) * 3 // 4  # base64 makes four bytes of three
+    grids, num_shown = grids_within(pictured, len(declared.class_names), min(GRID_BYTES, room))
+    html = page.render(released, grids, num_shown, internal)
     if len(html.encode()) > MAX_BYTES:
         raise UserError(f"the page has {len(html.encode())} bytes; expected at most {MAX_BYTES}; report fewer cells.")
     return html, rows
@@ -63,12 +82,13 @@ def main() -> None:
     args = _parse()
     internal = args.edition == "internal"
     declared = cli.settings_from(Declared, args.declared, "--declared")
-    cells = read_cells(args.cells, measured=internal)
+    cells, measurements = read_cells(args.cells, measured=internal)
     paths = [Path(path) for path in json_of(args.queries, "--queries", list)]
     if not internal:
         refuse_internal(paths)
     queries = {sha256(path): (path.stem, QueryResult.read(path)) for path in paths}
-    html, rows = run(args.dataset, declared, cells, queries, _read_measured(args, declared) if internal else None)
+    measured = _read_measured(args, declared, measurements) if internal else None
+    html, rows = run(args.dataset, declared, cells, queries, measured)
     write_text(args.html, html)
     if internal:
         summary.write_summary(args.summary, rows)
@@ -102,11 +122,12 @@ def _parse() -> argparse.Namespace:
     return args
 
 
-def _read_measured(args: argparse.Namespace, declared: Declared) -> Measured:
+def _read_measured(args: argparse.Namespace, declared: Declared, measurements: dict[str, Measurements]) -> Measured:
     kept = bool(args.odometer) and args.odometer.exists()
     return Measured(
         train=ImageSet.read(args.real_train),
         test=ImageSet.read(args.real_test),
+        cells=measurements,
         references=[Accuracy.read(Path(path)) for path in json_of(args.real_accuracy or "[]", "--real-accuracy", list)],
         benchmarks=read_benchmarks(args.benchmarks or "{}"),
         odometer_epsilon=_odometer(args.odometer, args.dataset, declared) if kept else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from privimage.networks import Network
 from privimage.setting import REQUIRED, setting
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # what may become a folder of the results
@@ -183,29 +184,102 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class QualitySettings:
-    """The Frechet distance between synthetic and real images. Evaluation, not private."""
+    """How near synthetic images are to real ones, in the features of networks. Evaluation, not private."""
 
-    feature_network: Literal["classifier", "inception"] = setting(
-        "classifier", "The run's own public classifier, or clean-fid's Inception from a local file."
-    )
-    inception_path: str | None = setting(
-        None, "Inception as TorchScript (inception-2015-12-05.pt), its SHA-256 is recorded in the result."
-    )
+    networks: tuple[str, ...] = setting(("classifier",), "Rows of `networks`: each is measured with, by itself.")
     reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
+    num_synthetic: int | None = setting(
+        None,
+        "Synthetic images that count, the first of a fixed random order; none: all. Li et al. 2024 compare 5,000.",
+        unit="images",
+        minimum=2,
+    )
+    num_reference: int | None = setting(
+        None,
+        "Real images that count, at most, the first of a fixed random order; none: all.",
+        unit="images",
+        minimum=2,
+    )
+
+
+@dataclass(frozen=True)
+class DeepSettings:
+    """Training of a deep classifier: SGD, its rate falling to zero along a cosine."""
+
+    num_epochs: int = setting(200, "Passes over the images.", unit="epochs", minimum=1)
+    batch_size: int = setting(128, "Images a step.", unit="images", minimum=1)
+    learning_rate: float = setting(0.1, "Initial learning rate of SGD; cosine decay to zero.", above=0)
+
+
+@dataclass(frozen=True)
+class WideResNetSettings(DeepSettings):
+    """A wide residual network (Zagoruyko & Komodakis 2016); published beside WRN-28-10 is WRN-40-4."""
+
+    depth: Literal[10, 16, 22, 28, 34, 40] = setting(28, "Layers.")
+    width: int = setting(10, "Channels over those of a network that is not wide.", minimum=1)
+
+
+@dataclass(frozen=True)
+class CifarResNetSettings(DeepSettings):
+    """A residual network for small images (He et al. 2016, section 4.2)."""
+
+    depth: Literal[8, 14, 20, 32, 44, 56, 110] = setting(56, "Layers.")
+
+
+@dataclass(frozen=True)
+class ResNeXtSettings(DeepSettings):
+    """A residual network of grouped convolutions (Xie et al. 2017)."""
+
+    depth: Literal[11, 20, 29, 38] = setting(29, "Layers.")
+    cardinality: int = setting(8, "Groups.", minimum=1)
+    base_width: int = setting(64, "Channels of each group at full resolution.", minimum=1)
 
 
 @dataclass(frozen=True)
 class AccuracySettings:
-    """Classifiers trained on synthetic images, tested on real ones; the last epoch counts. Not private."""
+    """Classifiers trained on synthetic images, tested on real ones. Not private."""
 
-    classifiers: tuple[Literal["logistic", "mlp", "cnn"], ...] = setting(
-        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="Li et al. 2024"
+    classifiers: tuple[Literal["logistic", "mlp", "cnn", "wrn", "resnet", "resnext"], ...] = setting(
+        ("logistic", "mlp", "cnn"), "Classifiers to train.", source="Li et al. 2024; DPImageBench: the last three"
+    )
+    protocol: Literal["last-epoch", "synthetic-validation", "noisy-validation", "oracle"] = setting(
+        "last-epoch",
+        "Which epoch of a deep classifier counts: the last; the best on held-out synthetic images; the best on the "
+        "sensitive training images, chosen with noise that each release pays for; or the best on the test images, "
+        "which is no valid result and says so.",
+    )
+    validation_fraction: float = setting(
+        0.1, "Part of the synthetic images that `synthetic-validation` holds out.", above=0, below=1
+    )
+    validation_epsilon: float = setting(
+        0.1,
+        "What `noisy-validation` pays for each deep classifier of each release; its noise hides 1 / epsilon images.",
+        minimum=1e-3,
+        maximum=10,
+    )
+    repetitions: int = setting(
+        1, "Times that each classifier is trained, each from another initialisation.", minimum=1, maximum=100
     )
     cnn_base_channels: int = setting(64, "Channels of the CNN (a ResNet-9).", minimum=1)
     cnn_num_epochs: int = setting(50, "Epochs of the CNN.", unit="epochs", minimum=1)
     cnn_batch_size: int = setting(512, "Images a step of the CNN.", unit="images", minimum=1)
     cnn_learning_rate: float = setting(0.1, "Initial learning rate of the CNN's SGD; cosine decay.", above=0)
-    horizontal_flip: bool = setting(True, "Mirror half of the CNN's images. Wrong for letters and digits.")
+    wrn: WideResNetSettings = setting(WideResNetSettings(), "The wide residual network.")
+    resnet: CifarResNetSettings = setting(CifarResNetSettings(), "The residual network.")
+    resnext: ResNeXtSettings = setting(ResNeXtSettings(), "The residual network of grouped convolutions.")
+    horizontal_flip: bool = setting(
+        True, "Mirror half of the images that a deep classifier learns from. Wrong for letters and digits."
+    )
+
+    @property
+    def deep(self) -> tuple[str, ...]:
+        """The classifiers that are trained in epochs, of which one is chosen."""
+        return tuple(name for name in dict.fromkeys(self.classifiers) if name not in ("logistic", "mlp"))
+
+    @property
+    def validation_epsilons(self) -> tuple[float, ...]:
+        """What choosing epochs on sensitive images costs each release, one entry a classifier."""
+        return (self.validation_epsilon,) * len(self.deep) if self.protocol == "noisy-validation" else ()
 
 
 @dataclass(frozen=True)
@@ -334,6 +408,23 @@ class Source(Place, Reading):
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
     images_per_class: int | None = setting(None, "Images to draw of each class.")
     margin: int = setting(0, "Black pixels left free around each drawn sign.", unit="pixels", minimum=0)
+
+
+@dataclass(frozen=True)
+class FeaturesSettings:
+    """One network, and how many images of each split it looks at: the input of `features`."""
+
+    network: Network = setting(Network(), "Row of `networks`.")
+    num_reference: int | None = setting(None, "Images of each split, at most.", minimum=2)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """One network, and what is compared in its features: the input of `quality`."""
+
+    network: Network = setting(Network(), "Row of `networks`.")
+    reference_split: Literal["train", "test"] = setting("train", "Real images to compare with.")
+    num_synthetic: int | None = setting(None, "Synthetic images that count.", minimum=2)
 
 
 @dataclass(frozen=True)

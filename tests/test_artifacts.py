@@ -10,6 +10,7 @@ import torch
 
 from privimage import artifacts as a
 from privimage import measurements as m
+from privimage.feature_sets import FeatureSet
 from privimage.privacy.event import Event
 
 MADE_BY = a.Provenance("stage", 3, {"rate": 0.1, "sizes": [1, 2]}, {"query": "ab" * 32})
@@ -40,7 +41,11 @@ JSON = {
     "membership": m.Membership(0.5, [0.4, 0.6], {"0.05": {"rate": 0.1}}, [[0.0, 0.0]], {"0.1": 0.5}, 9, 9, MADE_BY),
     "semantics": m.Semantics([[1.0, 2.0]], {"0": 0.5}, 0.1, {}, "no vectors", MADE_BY),
 }  # fmt: skip
-ALL = {"images": IMAGES, "weights": WEIGHTS, **JSON}
+FEATURES = FeatureSet(
+    "classifier", "ab" * 32, "none", np.ones((3, 2), np.float32), np.zeros((3, 0), np.float32), np.array([0, 1, 0]),
+    np.array([2, 0, 1]), np.array([0.5, 1.5]), np.eye(2), ("cat", "dög"), "", MADE_BY,
+)  # fmt: skip
+ALL = {"images": IMAGES, "weights": WEIGHTS, "features": FEATURES, **JSON}
 
 
 def read(path, artifact):
@@ -52,7 +57,7 @@ def same(one, other):
         return type(other) in (type(one), np.memmap) and one.dtype == other.dtype and bool((one == other).all())
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (a.ImageSet, a.Weights)):
+    if isinstance(one, (a.ImageSet, a.Weights, FeatureSet)):
         return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
     return one == other
 

@@ -23,6 +23,7 @@ from privimage.artifacts import (
     Subset,
     Weights,
 )
+from privimage.feature_sets import FeatureSet
 from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
 
 METHODS = ("privimage", "pdp")
@@ -37,11 +38,13 @@ RELEASED = {
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
     *(f"digits/{method}/seed0/eps1/{name}" for method in METHODS for name in CELL),
 }
-MEASURED = ("quality.json", "accuracy.json", "memorisation.json", "membership.json", "training.csv")
+MEASURED = ("quality/classifier.json", "accuracy.json", "memorisation.json", "membership.json", "training.csv")
 INTERNAL = {
     *(f"digits/internal/{name}" for name in ("train.h5", "test.h5", "train.h5.sha256", "test.h5.sha256")),
     *(f"digits/internal/{name}" for name in ("contents.json", "contact-sheet.png")),
     *(f"digits/internal/{method}/seed0/eps1/{name}" for method in METHODS for name in MEASURED),
+    *(f"digits/internal/features/classifier/{name}" for name in ("train.h5", "test.h5")),
+    *(f"digits/internal/features/classifier/{name}" for name in ("train.h5.sha256", "test.h5.sha256")),
     "digits/internal/privimage/seed0/semantics.json",
     "digits/internal/real/seed0/accuracy.json",
     "digits/internal/report.html",
@@ -54,7 +57,7 @@ KEYS = {  # docs: the table of artifacts
         "epsilon", "delta", "target_epsilon", "neighboring_relation", "events", "epsilon_replace_one", "accountants",
         "private", "not_covered",
     },
-    "internal/pdp/seed0/eps1/quality.json": {
+    "internal/pdp/seed0/eps1/quality/classifier.json": {
         "feature_network", "metrics", "num_synthetic", "num_reference", "reference_split", "private",
     },
     "internal/pdp/seed0/eps1/accuracy.json": {"classifiers", "mean_accuracy", "protocol", "num_test", "private"},
@@ -85,7 +88,7 @@ def test_every_artifact_is_at_its_path_and_nothing_else_is(chain):
 
 def test_every_image_set_reads_and_can_be_memory_mapped(chain):
     for path in sorted(RELEASED | INTERNAL):
-        if path.endswith(".h5"):
+        if path.endswith(".h5") and "/features/" not in path:
             images = ImageSet.read(chain / "results" / path)
             assert images.images.shape[1:] == (8, 8, 1) and len(images.labels)
             with h5py.File(chain / "results" / path) as file:
@@ -121,11 +124,21 @@ def test_query_and_subsets_say_what_the_methods_use(digits):
 @pytest.mark.parametrize("method", METHODS)
 def test_measurements_read_and_are_stamped_not_private(digits, method):
     cell = digits / "internal" / method / "seed0/eps1"
-    quality, accuracy = Quality.read(cell / "quality.json"), Accuracy.read(cell / "accuracy.json")
+    quality, accuracy = Quality.read(cell / "quality/classifier.json"), Accuracy.read(cell / "accuracy.json")
     assert not quality.private and not accuracy.private
     assert (quality.num_synthetic, accuracy.num_train) == (NUM_SAMPLES, NUM_SAMPLES)
     assert set(accuracy.classifiers) == {"logistic", "mlp", "cnn"} and 0 <= accuracy.mean_accuracy <= 1
     assert [row[0] for row in Curve.read(cell / "training.csv").rows] == [0, 1, 2]
+
+
+def test_quality_is_measured_against_all_real_images_in_the_classifiers_features(digits):
+    real = {split: FeatureSet.read(digits / f"internal/features/classifier/{split}.h5") for split in ("train", "test")}
+    quality = Quality.read(digits / "internal/pdp/seed0/eps1/quality/classifier.json")
+    images = ImageSet.read(digits / "internal/train.h5")
+    assert real["train"].counts == images.counts and real["train"].network == quality.feature_network == "classifier"
+    assert (quality.num_reference, quality.num_gap) == (len(real["train"]), len(real["test"]))
+    kinds = ("fd", "kd", "is", "precision", "recall", "density", "coverage")
+    assert set(quality.metrics) == {*(f"{kind}_classifier" for kind in kinds), "fd_classifier_gap"}
 
 
 def test_the_reference_trained_on_real_images_is_far_better(digits):

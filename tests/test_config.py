@@ -47,7 +47,7 @@ def keys(cls, prefix):
             yield from keys(type(f.default), f"{prefix}.{f.name}")
 
 
-ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine"}
+ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine", "networks": "mine"}
 KEYS = [
     *keys(s.Run, "run"),
     *(key for name, cls in c.SECTIONS.items() for key in keys(cls, name)),
@@ -58,7 +58,7 @@ KEYS = [
 
 
 def misspell(name):
-    return name[:-2] + name[-1] + name[-2] if name[-1] != name[-2] else name + "x"
+    return name + name[-1]  # swapped letters would make another setting of one, `resnext`
 
 
 def test_the_default_is_accepted_without_warnings():
@@ -136,7 +136,13 @@ CONTRADICTIONS = {
     "classes_per_label": ("datasets.digits.select.classes_per_label", 7, "takes 70 public classes"),
     "levels": ("datasets.digits.pretrain.network.channel_multipliers", [1, 2, 2, 2, 2], "cannot be halved"),
     "sigmas": ("datasets.digits.sample.sigma_min", 80, "less than sigma_max"),
-    "inception": ("datasets.digits.quality.feature_network", "inception", "needs its file"),
+    "no such network": ("datasets.digits.quality.networks", ["inceptoin"], "did you mean `inception`?"),
+    "a network twice": ("datasets.digits.quality.networks", ["classifier", "classifier"], "each entry once"),
+    "more than are drawn": ("datasets.digits.quality.num_synthetic", 2001, "at most the 2000"),
+    "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
+    "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
+    "a built-in kind": ("networks.mine", {"kind": "inception"}, "always there"),
+    "two colours": ("networks.mine", {"path": "file", "mean": [0.5, 0.5]}, "expected 3, one a colour"),
     "classes twice": ("datasets.digits.class_names", ["0", "0"], "names a class twice"),
     "no such public": ("datasets.digits.public", "glyphs9", "did you mean `glyphs8`?"),
     "no such dataset": ("run.datasets", ["digit"], "did you mean `digits`?"),

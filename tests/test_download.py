@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from privimage import cli, download
-from privimage.data.published import PUBLISHED, File
+from privimage.data.published import NETWORKS, PUBLISHED, File
 from privimage.errors import UserError
 
 
@@ -108,3 +108,22 @@ def test_a_file_where_the_folder_should_be_is_one_sentence(tmp_path, offline):
     (tmp_path / "mnist").write_text("")
     with pytest.raises(UserError, match="mnist cannot be written"):
         download.run("mnist", tmp_path / "mnist")
+
+
+def test_what_is_optional_and_cannot_be_had_is_told_and_no_error(monkeypatch, tmp_path, small, capsys):
+    (tmp_path / "one").write_bytes(b"one")
+    (tmp_path / "two").write_bytes(b"2")
+    flags = ["--source", "small", "--folder", str(tmp_path), "--complete", str(tmp_path / "complete.json")]
+    monkeypatch.setattr(sys, "argv", ["download", *flags, "--optional"])
+    download.main()
+    told = json.loads((tmp_path / "complete.json").read_text())
+    assert set(told) == {"missing"} and "published file has" in told["missing"]
+    assert "going on without small" in capsys.readouterr().err
+
+
+def test_inception_is_fetched_like_a_set_but_is_none(monkeypatch, tmp_path, offline):
+    assert "inception" not in PUBLISHED
+    file = File("net.pt", ("http://127.0.0.1:9/",), None, f"sha256:{hashlib.sha256(b'net').hexdigest()}")
+    monkeypatch.setitem(NETWORKS, "inception", (file,))
+    (tmp_path / "net.pt").write_bytes(b"net")
+    assert [entry["name"] for entry in stage(monkeypatch, "inception", tmp_path)] == ["net.pt"]

@@ -277,6 +277,16 @@ def test_the_statement_composes_query_and_training_just_below_the_target(files, 
     assert trained.facts["class_names"] == list(NAMES)
 
 
+def test_later_choices_of_epochs_are_paid_for_by_more_noise_and_charged_when_they_are_drawn(files, monkeypatch):
+    call(monkeypatch, {**files, "validation-epsilons": [0.5, 0.25]})
+    statement = PrivacyStatement.read(files["privacy"])
+    assert [e.mechanism for e in statement.events[:2]] == ["gaussian", "poisson_gaussian"]
+    assert statement.events[2:] == [Event("report_noisy_max", 2.0), Event("report_noisy_max", 4.0)]
+    assert 4 - 1e-3 <= statement.epsilon <= 4  # of all four
+    (charge,) = Ledger(files["state-dir"], "set", DECLARED).odometer()
+    assert charge["events"] == [statement.events[1].as_json()]
+
+
 def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
     call(monkeypatch, files)
     outputs = [files[name] for name in ("weights", "privacy", "curve")]

@@ -15,7 +15,7 @@ from privimage.classifiers.resnet import ResNet
 from privimage.data import digits
 from privimage.errors import UserError
 from privimage.measurements import Memorisation
-from privimage.metrics import neighbours
+from privimage.metrics import nearness
 from privimage.schema import plain
 from privimage.settings import ClassifierSettings, MemorisationSettings, Source
 
@@ -27,7 +27,7 @@ NAMES = tuple(str(digit) for digit in range(10))
 @pytest.fixture(autouse=True)
 def fewer_deals(monkeypatch):
     """Intervals a little rougher, tests a lot faster."""
-    monkeypatch.setattr(neighbours, "NUM_DEALS", 100)
+    monkeypatch.setattr(nearness, "NUM_DEALS", 100)
 
 
 @cache
@@ -59,7 +59,7 @@ def noised(images, seed=0):
 
 
 def run(synthetic, train, test, settings=PIXELS):
-    return memorisation.run(synthetic, train, test, memorisation.pixels(synthetic), settings, MADE_BY)
+    return memorisation.run(synthetic, train, test, memorisation.pixels(), settings, MADE_BY)
 
 
 @pytest.mark.parametrize("change", [np.array, noised])

@@ -1,11 +1,15 @@
 import csv
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
+from jinja2 import meta
 
 from privimage import cli, report
 from privimage.artifacts import (
@@ -19,14 +23,21 @@ from privimage.artifacts import (
     sha256,
 )
 from privimage.errors import UserError
-from privimage.measurements import Accuracy, Curve, Quality
+from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
 from privimage.privacy import accounting, ledger
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
-from privimage.reporting import summary
-from privimage.reporting.cells import Cell, Measured
+from privimage.reporting import page, summary
+from privimage.reporting.cells import MEASURED, Cell, Measured, Measurements
+from privimage.reporting.cost import verdict
+from privimage.reporting.gallery import grids_within
 from privimage.settings import Declared
 
+OWNERS = ("utility", "confusion", "attacks", "training", "real")  # sections and pictures of the internal edition
+CONTEXT = {
+    *("dataset", "today", "verdict", "class_names", "num_classes", "releases", "gallery", "queries", "selections"),
+    *("budget", "versions"),
+}
 HOSTILE = '<script>alert("0")</script>'
 NAMES = (HOSTILE, "b", "$c")
 QUERY = Event("gaussian", 10.0)
@@ -96,7 +107,6 @@ def folder(tmp_path: Path) -> Path:
     """Every artifact of privimage and scratch at epsilon 1 and 10."""
     query_result().write(tmp_path / "default.json")
     sha = sha256(tmp_path / "default.json")
-    measured = tmp_path / "internal"
     for method in ("privimage", "scratch"):
         parents = {"query": sha} if method == "privimage" else {}
         chosen = {name: [public] for name, public in zip(NAMES, query_result().public_class_names)}
@@ -108,22 +118,51 @@ def folder(tmp_path: Path) -> Path:
             events = [QUERY, training] if parents else [training]
             statement(epsilon, events, parents.get("query")).write(tmp_path / method / f"{epsilon}.json")
             images().write(tmp_path / method / f"{epsilon}.h5")
+    write_measurements(tmp_path / "internal")
+    return tmp_path
+
+
+def write_measurements(measured: Path) -> None:
+    """Everything measured on the cells of the fixture, and the real images."""
+    for method in ("privimage", "scratch"):
+        for epsilon in TRAINING:
             accuracy(0.4321 + epsilon / 100).write(measured / method / f"accuracy{epsilon}.json")
-            metrics = {"fd_classifier": 17.77}
-            quality = Quality("the classifier", metrics, 30, 1437, "train", Provenance("quality", 1))
-            quality.write(measured / method / f"quality{epsilon}.json")
             Curve(("step", "loss"), ((0.0, 1.0), (1.0, 0.5))).write(measured / method / f"curve{epsilon}.csv")
+            for key, artifact in measurements().items():
+                artifact.write(measured / method / f"{key}{epsilon}.json")
     images(seed=1).write(measured / "train.h5")
     images(seed=2).write(measured / "test.h5")
     accuracy(0.9876).write(measured / "real.json")
     time = measured / "time.tsv"
     time.write_text("s\th:m:s\tmax_rss\n61.5\t0:01:01\t812.0\n", encoding="utf-8")
-    return tmp_path
 
 
-def accuracy(value: float) -> Accuracy:
+def accuracy(value: float, protocol: str = "last-epoch") -> Accuracy:
     one = {"values": [value], "mean": value, "std": 0.0}
-    return Accuracy({"logistic": one, "cnn": one}, value, "last epoch", 30, 360, Provenance("accuracy", 1))
+    confusion = {"cnn": [[8351, 1, 1], [0, 3, 0], [0, 0, 3]]}
+    return Accuracy({"logistic": one, "cnn": one}, value, protocol, 30, 360, Provenance("accuracy", 1), confusion)
+
+
+def measurements() -> dict[str, Quality | Memorisation | Membership | Semantics]:
+    """What else is measured on a release, with numbers that stand nowhere else."""
+    made = Provenance("x", 1)
+    metrics = {"fd_classifier": 17.77, "precision_classifier": 0.71, "recall_classifier": 0.62}
+    quantiles = {"synthetic_to_train": [1.0, 6.543, 9.0], "synthetic_to_test": [1.0, 7.0, 9.0]}
+    nearest = [{"synthetic": 1, "train": [2, 3, 4], "distance": 6.121}]
+    return {
+        "quality": Quality("the classifier", metrics, 30, 1437, "train", made),
+        "memorisation": Memorisation("the classifier", 0.5891, [0.5672, 0.6123], quantiles, nearest, 2017, 357, made),
+        "membership": Membership(
+            0.5381, [0.5262, 0.5493], {"0.05": {"rate": 0.0871, "interval": [0.0763, 0.0982]}},
+            [[0.0, 0.0], [0.3, 0.4], [1.0, 1.0]], {"0.1": 0.5381}, 1433, 359, made,
+        ),
+        "semantics": Semantics([[4321.0, 0, 0, 0]] * 3, {n: 0.7654 for n in NAMES}, 0.0432, {}, "no vectors", made),
+    }  # fmt: skip
+
+
+# How those numbers, and the accuracies and counts of the fixture, would read on the page.
+SECRETS = ("43.2", "44.2", "53.2", "98.8", "0.4421", "17.77", "0.71", "0.62", "58.9", "56.7", "61.2", "6.54", "0.538",
+           "0.526", "8.7 %", "76.5", "4.3 %", "4321", "2,017", "1,433", "8351", "no vectors")  # fmt: skip
 
 
 def cells(folder: Path, measured: bool) -> list[dict]:
@@ -137,6 +176,7 @@ def cells(folder: Path, measured: bool) -> list[dict]:
                 at = folder / "internal" / method
                 row |= {"quality": [f"{at}/quality{epsilon}.json"], "accuracy": f"{at}/accuracy{epsilon}.json"}
                 row |= {"curve": f"{at}/curve{epsilon}.csv"}
+                row |= {key: f"{at}/{key}{epsilon}.json" for key in ("memorisation", "membership", "semantics")}
             rows.append(row)
     return rows
 
@@ -192,10 +232,55 @@ def test_the_release_edition_holds_nothing_measured_on_real_images(quick, monkey
         poisoned.write_bytes(b"poison")
     call(monkeypatch, arguments(folder, "release"))
     html = (folder / "release.html").read_text(encoding="utf-8")
-    for secret in ("internal/", "43.2", "44.2", "53.2", "98.8", "17.77", "0.4421", "do not publish", "poison"):
-        assert secret not in html
-    assert 'id="utility"' not in html and 'id="training"' not in html and 'class="owner"' not in html
+    text = re.sub(r"data:[\w/+]+;base64,[A-Za-z0-9+/=]+", "", html)  # pictures, which the release edition makes itself
+    for secret in ("internal/", "do not publish", "poison", *SECRETS):
+        assert secret not in text
+    assert not {f'id="{name}"' for name in OWNERS} & set(re.findall(r'id="\w+"', html)) and 'class="owner"' not in html
     assert str(folder) not in html
+    call(monkeypatch, arguments(fresh(folder), "internal"))
+    owned = (folder / "internal.html").read_text(encoding="utf-8")
+    told = ("44.2", "53.2", "98.8", "17.77", "0.71", "0.62", "58.9", "56.7", "61.2", "0.538", "8.7 %", "76.5", "4.3 %")
+    assert [secret for secret in (*told, "2,017", "1,433", "no vectors") if secret not in owned] == []
+    assert [name for name in OWNERS if f'id="{name}"' not in owned] == []
+
+
+def test_the_release_template_can_reach_only_what_is_on_the_list():
+    """Names, and whatever they hold: nothing that the evaluating stages wrote is among them."""
+    made, cells = page.environment(), noisy_cells(2, NAMES)
+    source = made.loader.get_source(made, "page.html.j2")[0]
+    own = {"synthetic", "query"}  # a macro and a loop's variable, used inside blocks
+    assert meta.find_undeclared_variables(made.parse(source)) == CONTEXT | own
+    cost = verdict([cell.statement for cell in cells], {"0" * 64: query_result()}, declared())
+    given = page.released("d", declared(), cells, {"0" * 64: ("default", query_result())}, cost)
+    assert set(given) == CONTEXT
+    assert {kind.__module__ for kind in kinds(given)} <= {
+        *("builtins", "privimage.artifacts", "privimage.privacy.event", "privimage.reporting.cost"),
+    }
+    assert not {field.name for field in fields(Cell)} & set(MEASURED)
+    grids, shown = grids_within([cell.images for cell in cells], 3, 10**6)
+    assert page.render(given, grids, shown, None)
+    with pytest.raises(jinja2.UndefinedError, match="internal"):  # the owner's template, without what is the owner's
+        made.get_template("internal.html.j2").render(given)
+
+
+def kinds(value: object) -> set[type]:
+    """The types of a value and of everything that it holds."""
+    found = {type(value)}
+    if is_dataclass(value):
+        return found.union(*(kinds(getattr(value, field.name)) for field in fields(value)))
+    if isinstance(value, Mapping):
+        return found.union(*(kinds(item) for item in value.values()))
+    return found.union(*map(kinds, value)) if isinstance(value, (list, tuple)) else found
+
+
+def test_a_release_holds_the_same_pictures_whatever_was_measured(quick):
+    cells = noisy_cells(2, NAMES)
+    plain, _ = report.run("d", declared(), cells, {"0" * 64: ("default", query_result())})
+    found = {cell.coordinates: Measurements(semantics=measurements()["semantics"]) for cell in cells}
+    measured = Measured(train=images(seed=1), test=images(seed=2), cells=found)
+    owned, _ = report.run("d", declared(), cells, {"0" * 64: ("default", query_result())}, measured)
+    again, _ = report.run("d", declared(), cells, {"0" * 64: ("default", query_result())})
+    assert plain == again != owned
 
 
 @pytest.mark.parametrize("flag", ["real-train", "real-test", "real-accuracy", "benchmarks", "odometer", "summary"])
@@ -233,12 +318,15 @@ def test_the_internal_edition_needs_the_real_images(quick, monkeypatch, folder, 
 def test_the_internal_edition_shows_and_tells_what_was_measured(quick, monkeypatch, folder, capsys):
     call(monkeypatch, arguments(folder, "internal"))
     html = (folder / "internal.html").read_text(encoding="utf-8")
-    for told in ("do not publish", "44.2 %", "53.2 %", "98.8 %", "17.77", "1 min 02 s", "812 MB"):
-        assert told in html
-    assert html.index('id="verdict"') < html.index('id="utility"') < html.index('id="releases"')
+    told = ("do not publish", "44.2 %", "53.2 %", "98.8 %", "17.77", "1 min 02 s", "812 MB", "58.9 %", "56.7 to 61.2 %")
+    for text in (*told, "nearer than chance explains", "0.538", "0.526 to 0.549", "betrays some members", "76.5 %"):
+        assert text in html
+    order = ("verdict", "utility", "confusion", "images", "semantics", "attacks", "budget", "training", "rerun")
+    assert sorted(order, key=lambda name: html.index(f'id="{name}"')) == list(order)
     table = capsys.readouterr().out
     assert table == summary.table_text(summary.read_summary(folder / "internal" / "summary.csv"))
-    assert re.search(r"^scratch +10 +9\.9940 +1 +53\.2 % +53\.2 % +53\.2 % +17\.77$", table, re.MULTILINE)
+    assert re.search(r"^scratch +10 +9\.9940 +1 +53\.2 % +53\.2 % +53\.2 %$", table, re.MULTILINE)
+    assert re.search(r"^scratch +10 +9\.9940 +1 +17\.77$", table, re.MULTILINE)
     assert re.search(r"^real +- +- +1 +98\.8 %", table, re.MULTILINE)
 
 
@@ -248,7 +336,8 @@ def test_the_summary_has_a_row_for_each_release_and_reference(quick, monkeypatch
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         *("dataset", "method", "seed", "epsilon", "epsilon_spent"),
-        *("accuracy_logistic", "accuracy_cnn", "accuracy_mean", "fd_classifier", "seconds"),
+        *("accuracy_logistic", "accuracy_cnn", "accuracy_mean", "fd_classifier", "precision_classifier"),
+        *("recall_classifier", "closer_to_train", "membership_auc", "seconds"),
     ]
     assert [(row["method"], row["epsilon"]) for row in rows] == [
         *(("privimage", "1"), ("privimage", "10"), ("scratch", "1"), ("scratch", "10"), ("real", ""))
@@ -289,6 +378,32 @@ def test_an_odometer_with_reproducible_noise_says_that_no_guarantee_exists(quick
     call(monkeypatch, [*arguments(folder, "internal"), "--odometer", odometer])
     html = (folder / "internal.html").read_text(encoding="utf-8")
     assert "No guarantee exists for this set as a whole" in html and "everything ever drawn from this set" not in html
+
+
+def fresh(folder: Path) -> Path:
+    """The folder with its poisoned measurements made anew."""
+    write_measurements(folder / "internal")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "protocol, stamped", [("oracle", True), ("last-epoch", False), ("synthetic-validation", False)]
+)
+def test_an_accuracy_that_was_chosen_on_test_images_is_stamped(quick, protocol, stamped):
+    cell = noisy_cells(1, NAMES)[0]
+    found = {cell.coordinates: Measurements(accuracy=accuracy(0.5, protocol))}
+    html, _ = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
+    assert ('<p class="stamp">Not valid</p>' in html) is stamped
+    assert ("It is a diagnosis, not a result" in html) is stamped
+
+
+def test_missing_weights_are_told_and_make_no_column(quick):
+    cell = noisy_cells(1, NAMES)[0]
+    absent = Quality("inception", {"fid_inception": None}, 30, 90, "train", Provenance("q", 1), "FID: weights missing")
+    found = {cell.coordinates: Measurements(qualities=(measurements()["quality"], absent))}
+    html, rows = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
+    assert "FID: weights missing" in html and "Fréchet distance" in html and "<th>FID" not in html
+    assert rows[0]["fid_inception"] is None
 
 
 def noisy_cells(num_cells: int, names: tuple[str, ...]) -> list[Cell]:

@@ -32,6 +32,7 @@ SEMANTICS = {"semantics privimage seed0"}  # pdp selects no classes
 MODEL = jobs_of("select", "pretrain", *CELL) | SEMANTICS
 AFTER_QUERY = jobs_of("select", "semantics", "pretrain", *CELL, methods=["privimage"]) | REPORTS
 REAL = {"accuracy_real seed0"}
+SEEN = {"features_real"}
 
 PUBLIC_IMAGES = {"shard_public", "preprocess_public"}
 SENSITIVE_IMAGES = {"shard_sensitive", "preprocess_sensitive"}
@@ -40,19 +41,19 @@ SENSITIVE_IMAGES = {"shard_sensitive", "preprocess_sensitive"}
 CHANGES: dict[str, tuple[str, set[str]]] = {
     "preprocess": (
         "preprocess: {test_fraction: 0.3}",
-        PUBLIC_IMAGES | SENSITIVE_IMAGES | {"classifier", "query"} | MODEL | REAL | REPORTS,
+        PUBLIC_IMAGES | SENSITIVE_IMAGES | {"classifier", "query"} | MODEL | REAL | SEEN | REPORTS,
     ),
     "preprocess, where the public row has its own value": (
         "preprocess: {filter: lanczos}",
-        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL | SEEN,
     ),
     "what to do with bad images": (
         "datasets: {digits: {preprocess: {on_bad_image: skip}}}",
-        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL,
+        SENSITIVE_IMAGES | AFTER_QUERY | {"query"} | jobs_of(*CELL) | REAL | SEEN,
     ),
     "classifier": (
         "classifier: {momentum: 0.8}",
-        {"classifier", "query"} | AFTER_QUERY | jobs_of("quality", "memorisation"),
+        {"classifier", "query"} | AFTER_QUERY | jobs_of("quality", "memorisation") | SEEN,
     ),
     "queries": ("queries: {default: {noise_multiplier: 11}}", {"query"} | AFTER_QUERY),
     "select": ("datasets: {digits: {select: {classes_per_label: 2}}}", MODEL | REPORTS),
@@ -60,7 +61,20 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
     "sample": ("sample: {rho: 6}", jobs_of("sample", *OF_IMAGES) | REPORTS),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
+    "reference images": ("quality: {num_reference: 50}", SEEN | jobs_of("quality") | {"report_internal"}),
+    "a network more": (
+        "quality: {networks: [classifier, inception]}",
+        {"download_inception"} | SEEN | jobs_of("quality") | {"report_internal"},
+    ),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
+    "accuracy, by another protocol without noise": (
+        "accuracy: {protocol: synthetic-validation, repetitions: 2}",
+        jobs_of("accuracy") | REAL | {"report_internal"},
+    ),
+    "accuracy, by a protocol that releases pay for": (
+        "accuracy: {protocol: noisy-validation}",
+        jobs_of(*CELL) | REAL | REPORTS,
+    ),
     "semantics": ("semantics: {word_vectors: vectors.txt}", SEMANTICS | {"report_internal"}),
     "memorisation": ("memorisation: {feature_network: pixels}", jobs_of("memorisation") | {"report_internal"}),
     "membership": ("membership: {sigmas: [0.3]}", jobs_of("membership") | {"report_internal"}),
@@ -88,8 +102,8 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
     "report": REPORTS,
 }
 STAGES = (
-    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "quality",
-    "accuracy", "semantics", "memorisation", "membership", "report",
+    "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
+    "quality", "accuracy", "semantics", "memorisation", "membership", "report",
 )  # fmt: skip
 
 

@@ -60,6 +60,14 @@ KMNIST = (
     "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
 )
 
+INCEPTION = File(  # the network of the published FID; the checksum is k-diffusion's, which checks it too
+    "inception-2015-12-05.pt",
+    ("https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",),
+    None,
+    "sha256:f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+)
+NETWORKS = {"inception": (INCEPTION,)}  # what `download` fetches beside sets of images
+
 PUBLISHED: dict[str, tuple[File, ...] | str] = {
     "mnist": (
         _idx(MNIST, "MNIST", TRAIN_IMAGES, 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),

@@ -5,9 +5,22 @@ Source: Dowson and Landau 1982; for images Heusel et al. 2017.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from privimage.errors import UserError
+
+STRETCH = 4096  # vectors in double precision at once
+
+
+class Gaussian(Protocol):
+    """Anything with a ``mean`` [D] and a ``covariance`` [D, D], in double precision."""
+
+    mean: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray: ...
 
 
 class Moments:
@@ -43,20 +56,32 @@ class Moments:
         return self._scatter / (self.count - 1)
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def moments_of(features: np.ndarray) -> Moments:
+    """Mean and covariance of vectors [N, D] that are all there."""
+    moments = Moments(features.shape[1])
+    for start in range(0, len(features), STRETCH):
+        moments.update(features[start : start + STRETCH])
+    return moments
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
 
-    The trace of the root is that of (R S_b R)^(1/2) with R the root of S_a: the same eigenvalues, of a
-    symmetric matrix, so that nothing turns complex.
+    The trace of the root is that of (F^T S_b F)^(1/2) with S_a = F F^T: the same eigenvalues, of a symmetric matrix,
+    so that nothing turns complex.
     """
-    root = _square_root(a.covariance)
-    product = root @ b.covariance @ root
+    factor = _factor(a.covariance)
+    product = factor.T @ b.covariance @ factor
     eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
     trace_of_root = np.sqrt(eigenvalues.clip(min=0)).sum()
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root
     return float(((a.mean - b.mean) ** 2).sum() + spread)
 
 
-def _square_root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """Some F with covariance = F F^T."""
+    try:
+        return np.linalg.cholesky(covariance)  # a fifth of the time of the eigenvectors
+    except np.linalg.LinAlgError:  # singular: fewer images than features
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(values.clip(min=0))

@@ -21,13 +21,16 @@ composed by FFT, and every rounding goes up. With noise multiplier s, sampling p
     poisson_gaussian  add/remove: N(0, s^2) and (1 - q) N(0, s^2) + q N(1, s^2), both ways
                       replace:    (1 - q) N(0, s^2) + q N(1, s^2) and (1 - q) N(0, s^2) + q N(-1, s^2)
                       a person with m images, added or removed: the mixture of N(i, s^2), i from Binomial(m, q)
+    report_noisy_max  two outcomes, with odds e to 1 and 1 to e, where e = exp(1 / s): what dominates all that is
+                      (1 / s)-DP; under replace-one 2 / s, since counts then move either way; for a person m / s
 
 A ``gaussian`` event here is the query: each image adds 1 to k cells, so replacing an image changes at most 2k cells
 by 1, a norm of root(2k) against root(k). That factor holds because no vote is negative; a general sum of bounded
 vectors, such as DP-SGD's, doubles instead.
 
-Source: Koskela et al. 2020 and Doroshenko et al. 2022 (privacy-loss distributions; package dp-accounting); Gopi et
-al. 2021 (Opacus' PRV accountant); Ganesh 2024, arXiv 2401.10294 (mixtures of Gaussians for persons).
+Source: Kairouz et al. 2015 (the pair that dominates a pure guarantee); Koskela et al. 2020 and Doroshenko et al. 2022
+(privacy-loss distributions; package dp-accounting); Gopi et al. 2021 (Opacus' PRV accountant); Ganesh 2024, arXiv
+2401.10294 (mixtures of Gaussians for persons).
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ from typing import Literal
 
 import numpy as np
 from dp_accounting import NeighboringRelation
+from dp_accounting.pld import common
 from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.stats import binom
 
@@ -91,31 +95,32 @@ def epsilon(
 
 
 def calibrate(
-    before: Sequence[Event], *, sampling_probability: float, num_steps: int, epsilon: float, delta: float
+    others: Sequence[Event], *, sampling_probability: float, num_steps: int, epsilon: float, delta: float
 ) -> float:
-    """The noise multiplier with which DP-SGD after ``before`` costs ``epsilon`` in all: at most 0.001 less, never more.
+    """The noise multiplier with which DP-SGD and ``others`` cost ``epsilon`` in all: at most 0.001 less, never more.
+
+    ``others`` are the releases made before it, and those that will be made after it.
 
     Raises:
-        UserError: if what comes before leaves nothing of ``epsilon``, or no noise is needed at all.
+        UserError: if the others leave nothing of ``epsilon``, or no noise is needed at all.
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise UserError(f"epsilon is {epsilon}; expected a finite number above 0.")
-    _check([*before, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
-    spent = _epsilon([_loss(event) for event in before], delta)
+    _check([*others, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
+    spent = _epsilon([_loss(event) for event in others], delta)
     if spent > epsilon - TOLERANCE:
         raise UserError(
-            f"epsilon {epsilon:g} at delta {delta:g} leaves nothing for fine-tuning: what is released before it costs "
-            f"{spent:.4g}. Raise epsilon, or the query's noise_multiplier (now "
-            f"{', '.join(f'{event.noise_multiplier:g}' for event in before) or 'none'})."
+            f"epsilon {epsilon:g} at delta {delta:g} leaves nothing for fine-tuning: what is released beside it costs "
+            f"{spent:.4g}. Raise epsilon, or the noise of what is beside it: {_listed(others) or 'nothing'}."
         )
 
     def cost(noise_multiplier: float, interval: float) -> float:
         steps = Event("poisson_gaussian", noise_multiplier, sampling_probability, num_steps)
-        return _epsilon([_loss(event, interval=interval) for event in (*before, steps)], delta)
+        return _epsilon([_loss(event, interval=interval) for event in (*others, steps)], delta)
 
     found = max(1.0, sampling_probability * math.sqrt(2 * num_steps * math.log(1 / delta)) / epsilon)
     for interval in (COARSE_INTERVAL, INTERVAL):  # the coarse search is ten times faster and mostly good enough
-        if _epsilon([_loss(event, interval=interval) for event in before], delta) <= epsilon - TOLERANCE:
+        if _epsilon([_loss(event, interval=interval) for event in others], delta) <= epsilon - TOLERANCE:
             found = _solve(partial(cost, interval=interval), epsilon - TOLERANCE / 4, found)
             if epsilon - TOLERANCE <= cost(_six_digits(found), INTERVAL) <= epsilon:
                 break
@@ -125,23 +130,47 @@ def calibrate(
 def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
     """Epsilon by independent accountants under add/remove-one; one that cannot process the events is left out.
 
-    The first is the package's own. PRV is an upper bound 0.01 above its estimate, RDP a looser one.
+    The first is the package's own. PRV is an upper bound 0.01 above its estimate, RDP a looser one. PRV knows Gaussian
+    noise alone.
     """
-    from opacus.accountants import PRVAccountant, RDPAccountant  # here, since it imports torch: seconds
-
     found = [Accountant(PLD, version("dp-accounting"), epsilon(events, delta))]
-    for name, kind in ((PRV, PRVAccountant), (RDP, RDPAccountant)):
-        accountant = kind()
-        accountant.history = [(e.noise_multiplier, e.sampling_probability, e.num_steps) for e in events]
+    pure = any(event.mechanism == "report_noisy_max" for event in events)
+    for name, measure in ((RDP, _rdp),) if pure else ((PRV, _prv), (RDP, _rdp)):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # log of 1 - q at q = 1, and a hint to widen RDP's orders
             try:
-                value = float(accountant.get_epsilon(delta))
+                value = measure(events, delta)
             except (RuntimeError, ValueError, OverflowError):
                 value = math.nan
         if math.isfinite(value):
             found.append(Accountant(name, version("opacus"), value))
     return found
+
+
+def _prv(events: Sequence[Event], delta: float) -> float:
+    from opacus.accountants import PRVAccountant  # here, since it imports torch: seconds
+
+    accountant = PRVAccountant()
+    accountant.history = [(e.noise_multiplier, e.sampling_probability, e.num_steps) for e in events]
+    return float(accountant.get_epsilon(delta))
+
+
+def _rdp(events: Sequence[Event], delta: float) -> float:
+    """By Opacus; what is pure adds the Renyi divergence of its dominating pair (Mironov 2017, table II)."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
+
+    orders = np.array(RDPAccountant.DEFAULT_ALPHAS)
+    total = np.zeros(len(orders))
+    for event in events:
+        multiplier, q, steps = event.noise_multiplier, event.sampling_probability, event.num_steps
+        if event.mechanism == "report_noisy_max":
+            likely, rare = -np.logaddexp(0, -1 / multiplier), -np.logaddexp(0, 1 / multiplier)  # ln p, ln (1 - p)
+            terms = orders * likely + (1 - orders) * rare, orders * rare + (1 - orders) * likely
+            total += np.logaddexp(*terms) / (orders - 1)
+        else:
+            total += compute_rdp(q=q, noise_multiplier=multiplier, steps=steps, orders=orders)
+    return float(get_privacy_spent(orders=orders, rdp=total, delta=delta)[0])
 
 
 def statement(
@@ -202,6 +231,9 @@ def _loss(
 ) -> pld.PrivacyLossDistribution:
     """The privacy-loss distribution of all steps of one event."""
     multiplier, q = event.noise_multiplier, event.sampling_probability
+    if event.mechanism == "report_noisy_max":
+        parameters = common.DifferentialPrivacyParameters((2 if relation == "replace_one" else images) / multiplier, 0)
+        return pld.from_privacy_parameters(parameters, value_discretization_interval=interval)
     if event.mechanism == "gaussian":
         distance = math.sqrt(2) if relation == "replace_one" else images
         return pld.from_gaussian_mechanism(multiplier, sensitivity=distance, value_discretization_interval=interval)
@@ -256,6 +288,12 @@ def _solve(cost: Callable[[float], float], target: float, guess: float) -> float
     return multiplier
 
 
+def _listed(events: Sequence[Event]) -> str:
+    """The events in words, to a user who must spend less on them."""
+    names = {"gaussian": "the query's noise_multiplier", "report_noisy_max": "1 / validation_epsilon"}
+    return ", ".join(f"{names.get(e.mechanism, e.mechanism)} (now {e.noise_multiplier:g})" for e in events)
+
+
 def _six_digits(value: float) -> float:
     """``value`` rounded up to six digits, so that rounding errors do not make another number of it."""
     digits = 5 - math.floor(math.log10(value))
@@ -269,8 +307,10 @@ def _check(events: Sequence[Event], delta: float) -> None:
         good = math.isfinite(event.noise_multiplier) and event.noise_multiplier > 0
         good = good and 0 < event.sampling_probability <= 1 and event.num_steps >= 1
         once = event.sampling_probability == 1 and event.num_steps == 1
-        if not (good and (event.mechanism == "poisson_gaussian" or (event.mechanism == "gaussian" and once))):
+        known = event.mechanism == "poisson_gaussian" or (event.mechanism in ("gaussian", "report_noisy_max") and once)
+        if not (good and known):
             raise UserError(
-                f"{event} is no mechanism that can be accounted for; expected `gaussian` once over all images or "
-                "`poisson_gaussian`, noise_multiplier above 0, sampling_probability in (0, 1], num_steps 1 or more."
+                f"{event} is no mechanism that can be accounted for; expected `gaussian` or `report_noisy_max` once "
+                "over all images, or `poisson_gaussian`, noise_multiplier above 0, sampling_probability in (0, 1], "
+                "num_steps 1 or more."
             )

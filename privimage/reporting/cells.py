@@ -11,15 +11,22 @@ from typing import Any
 from privimage.artifacts import ImageSet, PrivacyStatement, Subset
 from privimage.config import epsilon_label
 from privimage.errors import UserError
-from privimage.measurements import Accuracy, Curve, Quality
+from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
-MEASURED = ("quality", "accuracy", "curve", "semantics", "memorisation", "membership")
+READERS = {
+    "accuracy": Accuracy,
+    "curve": Curve,
+    "memorisation": Memorisation,
+    "membership": Membership,
+    "semantics": Semantics,
+}
+MEASURED = ("quality", *READERS)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One release; the last three are measured on real images and absent from what leaves the building."""
+    """One release: only what may leave the building."""
 
     method: str
     seed: int
@@ -27,9 +34,6 @@ class Cell:
     statement: PrivacyStatement
     images: ImageSet
     subset: Subset
-    qualities: tuple[Quality, ...] = ()
-    accuracy: Accuracy | None = None
-    curve: Curve | None = None
 
     @property
     def name(self) -> str:
@@ -43,24 +47,42 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Measurements:
+    """What was measured on one release with real images; what was not is absent."""
+
+    qualities: tuple[Quality, ...] = ()
+    accuracy: Accuracy | None = None
+    curve: Curve | None = None
+    memorisation: Memorisation | None = None
+    membership: Membership | None = None
+    semantics: Semantics | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was computed from real images without a guarantee: for the owner alone.
 
-    ``benchmarks`` maps a label (``stage/method/seed0/eps1``, or its beginning) to seconds and megabytes;
+    ``cells`` maps a release's coordinates to what was measured on it;
+    ``benchmarks`` a label (``stage/method/seed0/eps1``, or its beginning) to seconds and megabytes;
     ``odometer_epsilon`` is the cost of everything ever drawn from the set, infinite where noise was reproducible, and
     ``odometer_lost`` says that nobody knows it any more.
     """
 
     train: ImageSet
     test: ImageSet
+    cells: dict[str, Measurements] = field(default_factory=dict)
     references: list[Accuracy] = field(default_factory=list)
     benchmarks: dict[str, tuple[float, float]] = field(default_factory=dict)
     odometer_epsilon: float | None = None
     odometer_lost: bool = False
 
+    def of(self, cell: Cell) -> Measurements:
+        """What was measured on one release."""
+        return self.cells.get(cell.coordinates, Measurements())
 
-def read_cells(text: str, *, measured: bool) -> list[Cell]:
-    """The cells that a flag's JSON names, with the measured files only if ``measured``.
+
+def read_cells(text: str, *, measured: bool) -> tuple[list[Cell], dict[str, Measurements]]:
+    """The cells that a flag's JSON names, and what was measured on each: nothing unless ``measured``.
 
     Raises:
         UserError: if a key is unknown, missing, or not for this edition.
@@ -68,7 +90,11 @@ def read_cells(text: str, *, measured: bool) -> list[Cell]:
     rows = json_of(text, "--cells", list)
     if not rows:
         raise UserError("--cells is empty; expected at least one release to report.")
-    return [_read_cell(row, measured) for row in rows]
+    for row in rows:
+        _check_keys(row, measured)
+    cells = [_read_cell(row) for row in rows]
+    found = [_read_measurements(row) for row in rows] if measured else []
+    return cells, {cell.coordinates: measurements for cell, measurements in zip(cells, found)}
 
 
 def read_benchmarks(text: str) -> dict[str, tuple[float, float]]:
@@ -103,7 +129,7 @@ def json_of(text: str, flag: str, kind: type) -> Any:
     return value
 
 
-def _read_cell(row: Mapping[str, Any], measured: bool) -> Cell:
+def _check_keys(row: Mapping[str, Any], measured: bool) -> None:
     known = RELEASED + MEASURED if measured else RELEASED
     unknown, missing = sorted(set(row) - set(known)), sorted(set(RELEASED) - set(row))
     if unknown or missing:
@@ -113,8 +139,9 @@ def _read_cell(row: Mapping[str, Any], measured: bool) -> Cell:
         )
     if not measured:
         refuse_internal([row["privacy"], row["images"], row["subset"]])
-    readers = {"accuracy": Accuracy, "curve": Curve}
-    extra = {key: reader.read(Path(row[key])) for key, reader in readers.items() if row.get(key)}
+
+
+def _read_cell(row: Mapping[str, Any]) -> Cell:
     return Cell(
         method=row["method"],
         seed=int(row["seed"]),
@@ -122,9 +149,12 @@ def _read_cell(row: Mapping[str, Any], measured: bool) -> Cell:
         statement=PrivacyStatement.read(Path(row["privacy"])),
         images=ImageSet.read(Path(row["images"])),
         subset=Subset.read(Path(row["subset"])),
-        qualities=tuple(Quality.read(Path(path)) for path in row.get("quality", ())),
-        **extra,
     )
+
+
+def _read_measurements(row: Mapping[str, Any]) -> Measurements:
+    found = {key: reader.read(Path(row[key])) for key, reader in READERS.items() if row.get(key)}
+    return Measurements(tuple(Quality.read(Path(path)) for path in row.get("quality", ())), **found)
 
 
 def _read_benchmark(path: Path) -> tuple[float, float]:

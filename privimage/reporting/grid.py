@@ -23,7 +23,20 @@ def image_grid(
     per_class: int | None = None,
     max_width: int = MAX_WIDTH,
 ) -> bytes:
-    """The first images of each class as a PNG: a class a row (more rows if there are few classes), with its name.
+    """The grid as a PNG: any number of bytes, and every pixel as it is."""
+    buffer = io.BytesIO()
+    grid_picture(images, labels, class_names, per_class, max_width).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def grid_picture(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    per_class: int | None = None,
+    max_width: int = MAX_WIDTH,
+) -> Image.Image:
+    """The first images of each class: a class a row (more rows if there are few classes), with its name.
 
     Pixels are enlarged by a whole number, without smoothing; images that do not fit into ``max_width`` are left
     out, and a class with too few images leaves its places grey. A single class has no name to tell.
@@ -34,7 +47,7 @@ def image_grid(
     per_class = per_class or default_per_class(len(class_names))
     columns = min(per_class, COLUMNS, max(1, (max_width * 3 // 4) // (size + GAP)))
     cell = size * max(1, ((max_width * 5 // 6) // columns - GAP) // size)
-    font = _font(min(24, max(12, cell // 3)))
+    font = font_of(min(24, max(12, cell // 3)))
     names = [_shortened(name, font, max_width // 6 - 3 * GAP) for name in class_names] if len(class_names) > 1 else []
     gutter = max((int(font.getlength(name)) + 4 * GAP for name in names), default=0)
     blocks = [
@@ -48,9 +61,7 @@ def image_grid(
         picture.paste(Image.fromarray(block), (gutter, row * step))
     for row, name in enumerate(names):
         draw.text((gutter - 3 * GAP, row * step + cell // 2), name, fill=INK, font=font, anchor="rm")
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return picture
 
 
 def sheet_classes(num_classes: int) -> np.ndarray:
@@ -90,7 +101,8 @@ def _block(images: np.ndarray, per_class: int, columns: int, cell: int) -> np.nd
     return block
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The font of names beside images."""
     import matplotlib  # ships DejaVu Sans, which covers more scripts than Pillow's own font
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

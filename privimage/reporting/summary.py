@@ -16,7 +16,8 @@ from statistics import fmean, stdev
 from privimage.artifacts import ArtifactError, write_text
 from privimage.config import epsilon_label
 from privimage.measurements import Accuracy
-from privimage.reporting.cells import Cell
+from privimage.reporting.cells import Cell, Measured
+from privimage.reporting.metrics import groups, heading, value_text
 
 Row = dict[str, str | int | float | None]
 COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent")
@@ -39,18 +40,21 @@ class Line:
         return self.method == REAL
 
 
-def rows_of(
-    dataset: str, cells: Sequence[Cell], references: Sequence[Accuracy], seconds: dict[str, float]
-) -> list[Row]:
+def rows_of(dataset: str, cells: Sequence[Cell], measured: Measured, seconds: dict[str, float]) -> list[Row]:
     """One row a release, then one a reference; ``seconds`` maps a cell's coordinates to its stages' time."""
     rows: list[Row] = []
     for cell in cells:
+        found = measured.of(cell)
         row: Row = {"dataset": dataset, "method": cell.method, "seed": cell.seed, "epsilon": cell.epsilon}
-        row |= {"epsilon_spent": cell.statement.epsilon, **_accuracies(cell.accuracy)}
-        for quality in cell.qualities:
+        row |= {"epsilon_spent": cell.statement.epsilon, **_accuracies(found.accuracy)}
+        for quality in found.qualities:
             row |= quality.metrics
+        if found.memorisation:
+            row["closer_to_train"] = found.memorisation.closer_to_train
+        if found.membership:
+            row["membership_auc"] = found.membership.auc
         rows.append(row | {"seconds": seconds.get(cell.coordinates)})
-    for accuracy in references:
+    for accuracy in measured.references:
         seed = accuracy.provenance.settings.get("seed")
         rows.append({"dataset": dataset, "method": REAL, "seed": seed, **_accuracies(accuracy)})
     return rows
@@ -58,7 +62,7 @@ def rows_of(
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """The file exists; an unknown value is an empty field."""
-    columns = [*COORDINATES, *_metrics(rows), "seconds"]
+    columns = [*COORDINATES, *metrics_of(rows), "seconds"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -91,10 +95,18 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """The measurements as aligned plain text."""
-    metrics = _metrics(rows)
-    table = [["method", "epsilon", "spent", "seeds", *(metric.removeprefix("accuracy_") for metric in metrics)]]
+    """The measurements as aligned plain text: one table for each kind of metric."""
+    note = "accuracy on real test images of classifiers trained on the images of each row; not private"
+    tables = [_table(rows, members) for members in groups(metrics_of(rows)).values()] or [_table(rows, [])]
+    return f"{rows[0]['dataset']}: {note}\n" + "\n".join(tables)
+
+
+def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    heads = [" ".join(filter(None, heading(metric))) for metric in metrics]
+    table = [["method", "epsilon", "spent", "seeds", *heads]]
     for line in lines_of(rows):
+        if line.is_reference and not any(metric in line.metrics for metric in metrics):
+            continue
         head = [line.method, _text(line.epsilon, epsilon_label), _text(line.epsilon_spent, "{:.4f}".format)]
         table.append([*head, str(line.seeds), *(value_text(metric, line.metrics.get(metric)) for metric in metrics)])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
@@ -102,28 +114,18 @@ def table_text(rows: Sequence[Row]) -> str:
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
         for row in table
     ]
-    note = "accuracy on real test images of classifiers trained on the images of each row; not private"
-    return "\n".join([f"{rows[0]['dataset']}: {note}", aligned[0], "-" * len(aligned[0]), *aligned[1:]]) + "\n"
-
-
-def value_text(metric: str, value: tuple[float, float | None] | None) -> str:
-    """A metric's mean and deviation as a reader wants them: accuracies in per cent."""
-    if value is None:
-        return "-"
-    scale, unit, digits = (100, " %", 1) if metric.startswith("accuracy_") else (1, "", 2)
-    mean, deviation = value
-    spread = f" ± {deviation * scale:.{digits}f}" if deviation is not None else ""
-    return f"{mean * scale:.{digits}f}{spread}{unit}"
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]]) + "\n"
 
 
 def _line(method: str, epsilon: float | None, group: Sequence[Row]) -> Line:
-    values = {metric: [row[metric] for row in group if row.get(metric) is not None] for metric in _metrics(group)}
+    values = {metric: [row[metric] for row in group if row.get(metric) is not None] for metric in metrics_of(group)}
     metrics = {m: (fmean(v), stdev(v) if len(v) > 1 else None) for m, v in values.items() if v}
     spent = [row["epsilon_spent"] for row in group if row.get("epsilon_spent") is not None]
     return Line(method, epsilon, max(spent, default=None), len(group), metrics)
 
 
-def _metrics(rows: Sequence[Row]) -> list[str]:
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """Every column but coordinates and times, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row if key not in (*COORDINATES, "seconds")))
 
 

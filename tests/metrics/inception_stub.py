@@ -17,12 +17,20 @@ class Layers(nn.Module):
 
 
 class Stub(nn.Module):
+    """Resizes by itself when asked for features, as the real one does; two classes, with a bias that must not count."""
+
     def __init__(self, width):
         super().__init__()
         self.layers = Layers(width)
+        self.output = nn.Linear(width, 2)
+        self.output.weight.data = torch.zeros(2, width)
+        self.output.weight.data[1, 0] = 1.0
+        self.output.bias.data = torch.tensor([100.0, 0.0])
 
-    def forward(self, x):
-        return self.layers((x - 128) / 128)
+    def forward(self, x, return_features: bool = False):
+        x = nn.functional.interpolate(x, size=[299, 299], mode="nearest")
+        features = self.layers((x - 128) / 128)
+        return features if return_features else self.output(features)
 
 
 def write_stub(path, width=2048):

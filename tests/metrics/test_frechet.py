@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from privimage.errors import UserError
-from privimage.metrics.frechet import Moments, frechet_distance
+from privimage.metrics.frechet import Moments, frechet_distance, moments_of
 from privimage.metrics.torchvision_cpu import prepare_torchvision
 
 
@@ -49,8 +49,10 @@ def test_zero_for_the_same_and_symmetric():
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
 
 
-def test_agrees_with_scipys_matrix_root():
-    a, b = moments(samples(4)), moments(samples(5))
+@pytest.mark.parametrize("width", [6, 400, pytest.param(2048, marks=pytest.mark.slow)])
+def test_agrees_with_scipys_matrix_root(width):
+    mix = np.random.default_rng(4).normal(size=(width, width)) / width**0.5
+    a, b = (moments_of(np.random.default_rng(s).normal(size=(2 * width, width)) @ mix * s + 0.1 * s) for s in (1, 2))
     root = sqrtm(a.covariance @ b.covariance).real
     expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)

@@ -1,106 +1,76 @@
-"""Nearer to one set than to another: the share against all subsets, half where nothing is copied, one where all is."""
-
-from itertools import combinations
+"""Precision, recall, density and coverage against their definitions, torch-fidelity, and cases that one can see."""
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+import torch
 from sklearn.neighbors import NearestNeighbors
 
 from privimage.metrics import neighbours
-from privimage.metrics.neighbours import nearest, share_nearer, share_nearest
-
-PIXELS = load_digits().data  # float64 [1797, 64]
-
-
-@pytest.fixture(autouse=True)
-def fewer_deals(monkeypatch):
-    """Intervals a little rougher, tests a lot faster."""
-    monkeypatch.setattr(neighbours, "NUM_DEALS", 100)
+from privimage.metrics.neighbours import NEIGHBOURS, neighbour_metrics
+from privimage.metrics.torchvision_cpu import prepare_torchvision
 
 
-def split(rng, *sizes):
-    """Disjoint random sets of real images."""
-    order = rng.permutation(len(PIXELS))
-    return [PIXELS[order[end - size : end]] for size, end in zip(sizes, np.cumsum(sizes))]
+def samples(seed, n=300, width=6, shift=0.0, scale=1.0):
+    return (np.random.default_rng(seed).normal(size=(n, width)) * scale + shift).astype(np.float32)
 
 
-def contains_half(share):
-    return share.interval[0] <= 0.5 <= share.interval[1]
+def by_definition(synthetic, real):
+    """The four numbers by loops, with scikit-learn's neighbours."""
+    radius = {}
+    for name, side in (("real", real), ("synthetic", synthetic)):
+        found = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(side)
+        radius[name] = found.kneighbors(side)[0][:, -1]
+    between = np.array([[np.linalg.norm(r - s) for s in synthetic] for r in real.astype(float)])
+    inside = between <= radius["real"][:, None]
+    return {
+        "precision": np.mean([inside[:, j].any() for j in range(len(synthetic))]),
+        "recall": np.mean([(between[i] <= radius["synthetic"]).any() for i in range(len(real))]),
+        "density": np.mean([inside[:, j].sum() / NEIGHBOURS for j in range(len(synthetic))]),
+        "coverage": np.mean([inside[i].any() for i in range(len(real))]),
+    }
 
 
-@pytest.mark.parametrize("block", [1, 5_000, 10**7])
-def test_neighbours_are_scikit_learns(block, monkeypatch):
+@pytest.mark.parametrize("block", [1000, 37])
+def test_agrees_with_the_definitions(monkeypatch, block):
     monkeypatch.setattr(neighbours, "BLOCK", block)
-    images, references = np.split(np.random.default_rng(0).normal(size=(50, 7)), [20])
-    found = nearest(images, references, 4)
-    distances, indices = NearestNeighbors(n_neighbors=4).fit(references).kneighbors(images)
-    np.testing.assert_allclose(found.distances, distances)
-    np.testing.assert_array_equal(found.indices, indices)
-    assert nearest(images, references).distances.shape == (20, 30)  # no more than there are
+    synthetic, real = samples(0, n=110, shift=0.7, scale=0.8), samples(1, n=130)
+    got = neighbour_metrics(synthetic, real)
+    assert got == pytest.approx(by_definition(synthetic, real))
+    assert 0.1 < got["recall"] < got["precision"]  # the case decides something
 
 
-def test_a_copy_is_at_distance_zero_even_in_single_precision():
-    rows = np.random.default_rng(0).normal(1000, 1, (30, 100)).astype(np.float32)
-    assert nearest(rows, rows, 1).distances.max() == 0
+def test_agrees_with_torch_fidelity():
+    prepare_torchvision()
+    metric = pytest.importorskip("torch_fidelity.metric_prc")
+    synthetic, real = samples(2, shift=0.5), samples(3)
+    theirs = metric.calculate_precision_recall_full(torch.tensor(synthetic), torch.tensor(real), NEIGHBOURS)
+    got = neighbour_metrics(synthetic, real)
+    assert (got["precision"], got["recall"]) == pytest.approx(theirs, abs=1e-6)
 
 
-def test_the_share_is_the_mean_over_all_subsets_of_equal_size():
-    rng = np.random.default_rng(1)
-    images, first, second = (rng.normal(size=(n, 3)) for n in (9, 8, 5))
-    apart = [np.linalg.norm(images[:, None] - rows, axis=2) for rows in (first, second)]
-    won = [apart[0][:, subset].min(axis=1) < apart[1].min(axis=1) for subset in combinations(range(8), 5)]
-    near = nearest(images, first), nearest(images, second)
-    assert share_nearer(*near).share == pytest.approx(np.mean(won))
-    assert share_nearer(*reversed(near)).share == pytest.approx(1 - np.mean(won))
+def test_a_copy_is_perfect_also_with_duplicates_and_far_from_zero():
+    real = np.repeat(samples(4, n=60, shift=1000.0), 2, axis=0)
+    got = neighbour_metrics(real.copy(), real)
+    assert got["precision"] == got["recall"] == got["coverage"] == 1
+    assert got["density"] >= (NEIGHBOURS + 1) / NEIGHBOURS  # itself and its k neighbours at least: ties count
 
 
-def test_equal_distances_count_half():
-    rng = np.random.default_rng(2)
-    first = rng.integers(0, 256, (300, 2)).astype(float)
-    near = nearest(first, first)
-    for share in (share_nearer, share_nearest):
-        found = share(near, near)
-        assert found.share == pytest.approx(0.5, abs=0.1) and contains_half(found)
+def test_noise_has_no_precision_and_one_missing_mode_costs_its_share_of_coverage():
+    modes = np.concatenate([samples(seed, n=100, shift=20.0 * seed) for seed in range(4)])
+    again = np.concatenate([samples(10 + seed, n=100, shift=20.0 * seed) for seed in range(4)])
+    whole, partial = neighbour_metrics(again, modes), neighbour_metrics(again[:300], modes)
+    assert partial["coverage"] == pytest.approx(whole["coverage"] * 0.75, abs=0.03)
+    assert partial["recall"] == pytest.approx(whole["recall"] * 0.75, abs=0.03)
+    assert partial["precision"] == pytest.approx(whole["precision"], abs=0.03)
+    far = neighbour_metrics(samples(20, shift=500.0), modes)
+    assert far == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
 
-@pytest.mark.parametrize("sizes", [(250, 250), (360, 120), (120, 360)])
-def test_where_nothing_is_copied_the_interval_holds_one_half_as_often_as_it_says(sizes, monkeypatch):
-    """Real images in three parts: the first was never copied from the second. 95 % of 150, three to four deviations."""
-    monkeypatch.setattr(neighbours, "COUNT", 16)
-    rng, held = np.random.default_rng(3), []
-    for _ in range(150):
-        images, first, second = split(rng, 60, *sizes)
-        near = nearest(images, first, 16), nearest(images, second, 16)
-        held.append([contains_half(share(*near)) for share in (share_nearer, share_nearest)])
-    for rate in np.mean(held, axis=0):
-        assert 0.88 <= rate <= 0.995
+def test_only_the_first_of_many_count(monkeypatch):
+    monkeypatch.setattr(neighbours, "LIMIT", 50)
+    synthetic, real = samples(5), samples(6)
+    assert neighbour_metrics(synthetic, real) == neighbour_metrics(synthetic[:50], real[:50])
 
 
-def test_the_interval_is_as_wide_as_the_share_varies_where_a_tenth_is_copied():
-    rng, shares, widths = np.random.default_rng(4), [], []
-    for _ in range(50):
-        images, first, second = split(rng, 200, 300, 300)
-        images[:20] = first[:20]
-        found = share_nearer(nearest(images, first, 24), nearest(images, second, 24))
-        shares.append(found.share)
-        widths.append((found.interval[1] - found.interval[0]) / 2 / 1.96)
-    assert np.mean(shares) == pytest.approx(0.55, abs=0.02)
-    assert np.std(shares) == pytest.approx(np.mean(widths), rel=0.35)
-
-
-@pytest.mark.parametrize("noise", [0, 0.5])
-def test_copies_are_caught_also_among_a_few_unseen_images(noise):
-    rng = np.random.default_rng(5)
-    _, first, second = split(rng, 0, 1200, 300)
-    copies = first[:400] + rng.normal(0, noise, (400, 64))
-    near = nearest(copies, first), nearest(copies, second)
-    as_many, whole = share_nearer(*near), share_nearest(*near)
-    assert as_many.interval[0] > 0.55 and as_many.share == pytest.approx(0.625, abs=0.03)  # a quarter of the originals
-    assert whole.share > 0.99 and whole.interval[0] > 0.8
-
-
-def test_a_row_of_images_has_its_own_neighbours():
-    images, references = np.split(np.random.default_rng(6).normal(size=(30, 2)), 2)
-    near, chosen = nearest(images, references, 3), np.array([4, 2])
-    np.testing.assert_array_equal(near.of(chosen).indices, nearest(images[chosen], references, 3).indices)
+def test_sides_of_no_more_than_k_images_have_no_neighbours():
+    assert neighbour_metrics(samples(7, n=NEIGHBOURS), samples(8)) == {}

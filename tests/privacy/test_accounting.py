@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from privimage.artifacts import Accountant, PrivacyStatement, Provenance
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.accounting import accountants, calibrate, epsilon, statement, together
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_choice
 from privimage.settings import Declared
 
 DECLARED = Declared(num_images=1437, class_names=("a", "b"), delta=1e-4)
@@ -168,6 +169,93 @@ def test_independent_accountants_agree_and_rdp_is_looser(events) -> None:
 GRID = [(2.0, 0.02, 20), (3.0, 0.2, 40), (8.0, 0.5, 40)]
 
 
+def after_choices(delta_of, delta: float, choice: float, count: int) -> float:
+    """Epsilon of a mechanism whose privacy profile is ``delta_of`` and of ``count`` choices, by the law of total delta.
+
+    A pure guarantee's dominating loss is +choice or -choice, so the profile of both together is that of the mechanism
+    alone, shifted, on average (Kairouz et al. 2015).
+    """
+    rises = binom(count, 1 / (1 + math.exp(-choice)))
+
+    def excess(eps: float) -> float:
+        return sum(rises.pmf(j) * delta_of(eps - (2 * j - count) * choice) for j in range(count + 1)) - delta
+
+    return brentq(excess, 0, 100, xtol=1e-10)
+
+
+@pytest.mark.parametrize("choice, count", [(0.1, 1), (0.1, 3), (0.5, 2), (2.0, 4)])
+def test_choices_beside_a_query_cost_what_the_closed_form_says(choice, count) -> None:
+    def delta_of(eps: float) -> float:  # Balle & Wang 2018, at multiplier 10; it holds for negative epsilon too
+        return norm.cdf(0.05 - eps * 10) - math.exp(eps) * norm.cdf(-0.05 - eps * 10)
+
+    got = epsilon([query(10), *[noisy_choice(choice)] * count], 1e-5)
+    exact = after_choices(delta_of, 1e-5, choice, count)
+    assert exact - 1e-9 <= got <= exact + (count + 1) * 2e-4
+    assert got < epsilon([query(10)], 1e-5) + count * choice  # less than the sum
+
+
+def test_choices_beside_dp_sgd_cost_what_another_accountant_s_profile_says() -> None:
+    import dp_accounting
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant()
+    accountant.compose(dp_accounting.GaussianDpEvent(10))
+    accountant.compose(dp_accounting.PoissonSampledDpEvent(0.28, dp_accounting.GaussianDpEvent(8.547)), 80)
+    exact = after_choices(accountant.get_delta, 1e-4, 0.1, 3)
+    assert epsilon([query(10), dp_sgd(8.547, 0.28, 80), *[noisy_choice(0.1)] * 3], 1e-4) == pytest.approx(
+        exact, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("choice", [1e-3, 0.1, 1.0, 10.0])
+def test_a_choice_is_pure_doubles_when_an_image_is_replaced_and_multiplies_for_persons(choice) -> None:
+    exact = math.log(math.exp(choice) - 1e-5 * (1 + math.exp(choice)))  # of two outcomes with odds exp(choice)
+    assert epsilon([noisy_choice(choice)], 1e-5) == pytest.approx(exact, abs=2e-4)
+    assert exact < epsilon([noisy_choice(choice)], 1e-12) <= choice + 2e-4
+    assert epsilon([noisy_choice(choice)], 1e-12, relation="replace_one") == pytest.approx(2 * choice, abs=2e-4)
+    assert epsilon([noisy_choice(choice)], 1e-12, images_per_unit=3) == pytest.approx(3 * choice, abs=2e-3)
+
+
+@pytest.mark.parametrize("choices, target", [((0.1,), 1), ((0.1, 0.1, 0.1), 1), ((0.5, 0.2), 3)])
+def test_calibration_leaves_room_for_choices_that_come_later(choices, target) -> None:
+    others = [query(10), *map(noisy_choice, choices)]
+    got = calibrate(others, sampling_probability=0.28, num_steps=40, epsilon=target, delta=1e-4)
+    assert target - 1e-3 <= epsilon([*others, dp_sgd(got, 0.28, 40)], 1e-4) <= target
+    alone = calibrate([query(10)], sampling_probability=0.28, num_steps=40, epsilon=target, delta=1e-4)
+    assert got > alone
+
+
+def test_choices_that_leave_nothing_are_named() -> None:
+    with pytest.raises(UserError, match=r"1 / validation_epsilon \(now 1\), 1 / validation_epsilon \(now 1\)"):
+        calibrate([noisy_choice(1), noisy_choice(1)], sampling_probability=0.1, num_steps=10, epsilon=1, delta=1e-4)
+
+
+def test_the_statement_says_that_one_accountant_knows_no_choices_and_the_other_confirms() -> None:
+    made = stated(events=[*RELEASED, noisy_choice(0.1)])
+    assert [a.name for a in made.accountants] == ["PLD (dp-accounting)", "RDP (Opacus)"]
+    assert made.accountants[1].value > made.accountants[0].value
+    assert any("PRV (Opacus) could not" in sentence for sentence in made.not_covered)
+    assert made.events[-1] == Event("report_noisy_max", 10.0)
+
+
+@pytest.mark.parametrize("choice, count", [(0.1, 1), (0.1, 30), (1.0, 3)])
+def test_renyi_divergence_of_a_choice_is_that_of_its_two_outcomes(choice, count) -> None:
+    p = math.exp(choice) / (1 + math.exp(choice))
+
+    def spent(order: float) -> float:
+        divergence = math.log(p**order * (1 - p) ** (1 - order) + (1 - p) ** order * p ** (1 - order)) / (order - 1)
+        return count * divergence + math.log1p(-1 / order) - math.log(1e-5 * order) / (order - 1)
+
+    pld, rdp = (a.value for a in accountants([noisy_choice(choice)] * count, 1e-5))
+    assert rdp == pytest.approx(min(map(spent, RDPAccountant.DEFAULT_ALPHAS))) and rdp > pld
+
+
+def test_accountants_know_a_choice_in_any_order() -> None:
+    events = [noisy_choice(0.3), query(10), dp_sgd(5, 0.1, 20)]
+    one, other = ([a.value for a in accountants(order, 1e-5)] for order in (events, events[::-1]))
+    assert one == pytest.approx(other, abs=1e-9)
+
+
 @pytest.mark.parametrize("multiplier, q, steps", GRID)
 def test_more_noise_fewer_samples_fewer_steps_larger_delta_cost_less(multiplier, q, steps) -> None:
     base = epsilon([dp_sgd(multiplier, q, steps)], 1e-5)
@@ -232,6 +320,9 @@ def test_a_person_with_one_image_is_an_image() -> None:
         Event("gaussian", 1, 0.5, 1),
         Event("gaussian", 1, 1, 2),
         Event("laplace", 1.0),
+        Event("report_noisy_max", 0),
+        Event("report_noisy_max", 1, 0.5, 1),
+        Event("report_noisy_max", 1, 1, 2),
     ],
 )
 def test_what_is_no_mechanism_is_refused(event) -> None:

@@ -153,3 +153,24 @@ def test_a_gpu_gives_what_a_cpu_gives(dtype, bound, copies, engine, monkeypatch)
     batch = NoisyBatch(*(tensor.cuda() for tensor in batch))
     found = summed(engine, model, of_denoiser(model, batch), copies, 3)
     assert distance(found.cpu(), expected) < bound, f"seed {seed}"
+
+
+def test_a_compiled_pass_is_compiled_once_and_gives_the_same_sum():
+    torch.manual_seed(fresh_seed())
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Conv2d(4, 2, 1), nn.Flatten(1))
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def losses(x):
+        return model(x).square().mean(1).unflatten(0, (-1, 2)).mean(1)
+
+    fast = torch.compile(losses, dynamic=False, backend=backend)
+    for _ in range(3):  # steps of a training
+        x = torch.randn(NUM * 2, 1, 6, 6)
+        sums = [summed("fast", model, lambda part, of=of, x=x: of(x[2 * part.start : 2 * part.stop]), 2)
+                for of in (fast, losses)]  # fmt: skip
+        assert distance(*sums) < 1e-5
+    assert len(graphs) == 1

@@ -1,18 +1,20 @@
+import math
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
 from privimage.measurements import Curve
-from privimage.reporting.figures import (
-    MAX_POINTS,
-    MAX_PUBLIC_CLASSES,
-    budget_figure,
-    curves_figure,
-    histogram_figure,
-    strongest,
-)
+from privimage.reporting.figures.attacks import distances_figure, most_true_positives, roc_figure
+from privimage.reporting.figures.budget import shares_figure
+from privimage.reporting.figures.confusion import confusion_figure, recalls_figure, row_shares
+from privimage.reporting.figures.curves import MAX_POINTS, curves_figure
+from privimage.reporting.figures.quality import balance_figure, quality_figure
+from privimage.reporting.figures.votes import MAX_BARS, strongest, votes_figure
+from privimage.reporting.summary import Line
 
+FEW = 4  # of them in figures that are slow to draw
 HOSTILE = ["$x_{", "<script>alert(1)</script>", "--><b>", "a" * 200, "", "naïve\nline", "\\frac"]
 
 
@@ -20,52 +22,104 @@ def elements(svg: bytes) -> list[str]:
     return [element.tag.rpartition("}")[2] for element in ET.fromstring(svg).iter() if isinstance(element.tag, str)]
 
 
-def test_a_heatmap_takes_any_name_and_is_a_lone_picture():
-    histogram = np.random.default_rng(0).normal(0, 10, (len(HOSTILE), 40))
-    public = HOSTILE + [f"public {index}" for index in range(33)]
-    svg = histogram_figure(histogram, HOSTILE, public, {HOSTILE[1]: [HOSTILE[2]]})
-    found = elements(svg)
-    assert "svg" in found
-    assert not {"script", "text", "a", "b"} & set(found)
-    assert b'href="http' not in svg
+def line(method: str, epsilon: float | None, **metrics: float) -> Line:
+    return Line(method, epsilon, epsilon, 2, {name: (value, 0.01) for name, value in metrics.items()})
 
 
-def test_a_heatmap_of_one_class_all_negative_is_drawn():
-    assert b"<svg" in histogram_figure(np.full((1, 3), -5.0), ["all"], ["x", "y", "z"], {})
+LINES = [
+    *(
+        line(m, e, accuracy_cnn=0.5, fd_classifier=300 / e, precision_x=0.4, recall_x=0.3)
+        for m in HOSTILE[:FEW]
+        for e in (1, 9)
+    ),
+    line("real", None, accuracy_cnn=0.9),
+]
+CONFUSION = np.eye(len(HOSTILE)) * 5
+FIGURES = {
+    "votes": lambda: votes_figure(
+        np.ones((7, 40)), HOSTILE, HOSTILE + [f"p{i}" for i in range(33)], {HOSTILE[1]: ["p1"]}
+    ),
+    "budget": lambda: shares_figure([(name, {"query": 0.1, "training": 0.9}, 1.0) for name in HOSTILE]),
+    "quality": lambda: quality_figure(LINES, ["accuracy_cnn", "fd_classifier", "precision_x", "unknown"]),
+    "balance": lambda: balance_figure(LINES, ["precision_x", "recall_x"]),
+    "confusion": lambda: confusion_figure({name: CONFUSION for name in HOSTILE[:FEW]}, HOSTILE),
+    "recalls": lambda: recalls_figure({name: CONFUSION for name in HOSTILE}, HOSTILE),
+    "curves": lambda: curves_figure({(name, name): Curve(("step", name), ((0.0, 1.0),)) for name in HOSTILE[:FEW]}),
+    "distances": lambda: distances_figure({name: {name: [0.0, 1.0]} for name in HOSTILE}),
+    "roc": lambda: roc_figure([(name, 1.0, 1e-5, {name: [[0, 0], [1, 1]]}) for name in HOSTILE[:FEW]]),
+}
 
 
-def test_the_strongest_public_classes_are_kept_and_grouped_by_sensitive_class():
-    histogram = np.zeros((2, 50))
-    histogram[0, [7, 3]] = 90, 100
-    histogram[1, [40, 1]] = 80, 110
-    shown = strongest(histogram)
-    assert len(shown) == MAX_PUBLIC_CLASSES
-    assert {3, 7, 40, 1} <= set(shown)
-    assert [index for index in shown if index in (3, 7, 40, 1)] == [3, 7, 1, 40]
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_takes_any_name_is_a_lone_picture_and_the_same_each_time(name):
+    svg = FIGURES[name]()
+    assert not {"script", "text", "a", "b", "foreignObject"} & set(elements(svg)) and "svg" in elements(svg)
+    assert b'href="http' not in svg and all(
+        reference.startswith((b"#", b"data:image/png")) for reference in re.findall(rb'href="([^"]*)"', svg)
+    )
+    assert svg == FIGURES[name]()
 
 
-def test_selected_cells_are_framed():
-    histogram, names = np.ones((2, 3)), ["a", "b"]
-    without = histogram_figure(histogram, names, ["x", "y", "z"], {})
-    framed = histogram_figure(histogram, names, ["x", "y", "z"], {"a": ["x", "y"], "b": ["z"]})
-    assert framed.count(b"#d55e00") - without.count(b"#d55e00") == 3
+def test_votes_of_one_class_all_negative_are_drawn():
+    assert b"<svg" in votes_figure(np.full((1, 3), -5.0), ["all"], ["x", "y", "z"], {})
 
 
-def test_a_budget_shows_each_part_as_a_bar():
-    two = budget_figure({"a": {"query": 0.3, "training": 0.8, "together": 0.9}})
-    assert [two.count(colour) for colour in (b"#56b4e9", b"#e69f00", b"#0072b2")] == [1, 1, 1]
-    assert "svg" in elements(budget_figure({"only": {"together": 1.0}}))
+def test_selected_classes_are_shown_first_and_no_class_shows_too_many():
+    votes = np.array([5.0, 9, 1, 7, 0, 3])
+    assert strongest(votes) == [1, 3, 0, 5, 2]
+    assert 4 in strongest(votes, [4]) and strongest(votes, [4])[0] == 1
+    assert len(strongest(np.arange(50.0), range(30))) == MAX_BARS
+    assert set(strongest(np.arange(50.0), range(30))) == set(range(22, 30))
+
+
+def test_the_true_votes_change_the_picture_only_where_they_are_given():
+    noisy, names = np.array([[5.0, 2.0]]), ["x", "y"]
+    plain = votes_figure(noisy, ["a"], names, {"a": ["x"]})
+    assert plain != votes_figure(noisy, ["a"], names, {"a": ["x"]}, true=noisy + 1)
+
+
+def bar_widths(svg: bytes, colour: str) -> list[float]:
+    """Widths of the rectangles of a colour."""
+    paths = re.findall(rf'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+)[^"]*"[^>]*style="fill: {colour}'.encode(), svg)
+    return [abs(float(right) - float(left)) for left, right in paths]
+
+
+def test_the_shares_of_a_bar_make_the_whole_bar():
+    half = shares_figure([("a", {"choice of epochs": 0.25, "training": 0.75}, 1.0), ("all", {"training": 1.0}, 1.0)])
+    three, four = bar_widths(half, "#0072b2")[:2]  # the other part is hatched, which has no colour of its own
+    assert three / four == pytest.approx(0.75, abs=0.01)
+
+
+def test_confusion_is_by_row_and_an_absent_class_is_no_division_by_zero():
+    np.testing.assert_array_equal(row_shares(np.array([[3, 1], [0, 0]])), [[0.75, 0.25], [0, 0]])
+
+
+def test_two_hundred_classes_stay_a_small_picture():
+    counts = np.random.default_rng(0).integers(0, 50, (200, 200))
+    names = [f"class {index}" for index in range(200)]
+    panels = {"real": counts, "synthetic": counts}
+    assert len(confusion_figure(panels, names)) < 300_000
+    assert len(recalls_figure(panels, names)) < 300_000
+
+
+def test_no_test_beats_what_epsilon_and_delta_permit():
+    """Against the definition: a test between two neighbouring outcomes of randomised response."""
+    epsilon = 1.3
+    truth = math.exp(epsilon) / (1 + math.exp(epsilon))
+    assert most_true_positives(np.array(1 - truth), epsilon, 0.0) == pytest.approx(truth)  # that mechanism is the worst
+    rates = np.linspace(0, 1, 101)
+    limits = most_true_positives(rates, epsilon, 1e-5)
+    assert (limits >= rates).all() and limits[0] == pytest.approx(1e-5) and limits[-1] == 1
+    assert most_true_positives(np.array(0.5), 2000.0, 0.0) == 1
+    np.testing.assert_allclose(most_true_positives(rates, 0.0, 0.0), rates)
 
 
 def test_curves_take_any_columns_and_stay_small():
     long = Curve(("step", "loss", "gradient norm"), tuple((float(i), 1 / (i + 1), 0.5) for i in range(20_000)))
     short = Curve(("step", "loss"), ((0.0, 1.0), (1.0, 0.5)))
-    svg = curves_figure({"long $": long, "short": short})
-    assert "svg" in elements(svg)
+    svg = curves_figure({("long $", "ε = 1"): long, ("short", "ε = 1"): short})
     assert len(svg) < 1000 * MAX_POINTS
 
 
-@pytest.mark.parametrize("columns", [("step", "loss"), ("step", "a", "b", "c")])
-def test_figures_are_the_same_each_time(columns):
-    curve = Curve(columns, ((0.0,) * len(columns), (1.0,) * len(columns)))
-    assert curves_figure({"run": curve}) == curves_figure({"run": curve})
+def test_without_precision_there_is_nothing_to_weigh_against_recall():
+    assert balance_figure(LINES, ["accuracy_cnn", "fd_classifier"]) is None

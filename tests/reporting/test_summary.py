@@ -32,9 +32,10 @@ def test_a_summary_reads_back_as_it_was_written(tmp_path):
 
 
 def test_the_table_is_aligned():
-    _, *lines = table_text(ROWS).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert "85.0 ± 7.1 %" in lines[3]
+    accuracies, distances = (table.splitlines() for table in table_text(ROWS).partition("\n")[2].split("\n\n"))
+    assert [len({len(line) for line in table}) for table in (accuracies, distances)] == [1, 1]
+    assert "85.0 ± 7.1 %" in accuracies[3] and "real" in accuracies[4]
+    assert "3.00" in distances[3] and len(distances) == 4  # real images have no distance to themselves
 
 
 def test_what_is_no_summary_is_refused(tmp_path):

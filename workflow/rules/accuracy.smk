@@ -5,6 +5,7 @@ rule accuracy:
     input:
         train=rules.sample.output.images,
         test=rules.preprocess_sensitive.output.holdout,
+        chosen_by=chosen_by,
     output:
         result=f"results/{{dataset}}/internal/{CELL}/accuracy.json",
     log:
@@ -18,18 +19,22 @@ rule accuracy:
         mem_mb=2000,
         runtime=1440,
         gpu=1,
+        budget=budget,
     params:
         settings=settings("accuracy"),
+        validation=validation_flags,
         version=stage_version("accuracy"),
     shell:
         "python -m privimage.accuracy --train {input.train:q} --test {input.test:q} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --result {output.result:q} 2>&1 | tee {log:q}"
+        " --settings {params.settings:q} {params.validation} --budget {resources.budget}"
+        " --result {output.result:q} 2>&1 | tee {log:q}"
 
 
 use rule accuracy as accuracy_real with:
     input:
         train=rules.preprocess_sensitive.output.train,
         test=rules.preprocess_sensitive.output.holdout,
+        chosen_by=[],
     output:
         result="results/{dataset}/internal/real/seed{seed}/accuracy.json",
     log:

@@ -23,6 +23,7 @@ wildcard_constraints:
     public="|".join(map(re.escape, CONFIG.publics)),
     method="|".join(map(re.escape, CONFIG.methods)),
     query="|".join(map(re.escape, CONFIG.queries)),
+    network="|".join(map(re.escape, CONFIG.networks)),
     num_shards=r"\d+",
     epsilon="|".join(re.escape(epsilon_label(e)) for e in CONFIG.run.epsilons),
     seed="|".join(map(str, CONFIG.run.seeds)),

@@ -181,7 +181,7 @@ rule finetune:
     params:
         settings=settings("finetune"),
         declared=declared,
-        releases=lambda wildcards: CONFIG.methods[wildcards.method].releases,
+        releases=released,
         query=query_flag,
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),

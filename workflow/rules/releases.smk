@@ -1,6 +1,7 @@
 # What there is of a data set: the queries that its methods read, and what to report: releases, references and times.
 
 from itertools import product
+from shlex import quote
 
 
 def query_of(wildcards):
@@ -13,15 +14,40 @@ def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
 
 
-def reference_split(wildcards):
-    split = CONFIG.stage("quality", dataset=wildcards.dataset)["reference_split"]
-    return f"results/{wildcards.dataset}/internal/{split}.h5"
+def released(wildcards):
+    """What the method releases, and the flag of what it pays for besides: how its classifiers' epochs are chosen.
+
+    Of wildcards alone: a parameter that looks at inputs is not compared when Snakemake decides what to run again.
+    """
+    epsilons = CONFIG.validation_epsilons(wildcards.dataset)
+    return CONFIG.methods[wildcards.method].releases + (("--validation-epsilons", *epsilons) if epsilons else ())
 
 
-def inception_present(wildcards):
-    """Whether Inception's file is there: a parameter, so that its arrival reruns the distance."""
-    path = CONFIG.stage("quality", dataset=wildcards.dataset)["inception_path"]
-    return path is not None and Path(path).exists()
+def chosen_by(wildcards):
+    """The sensitive images by which epochs are chosen with noise, and the statement that pays for it."""
+    if not CONFIG.validation_epsilons(wildcards.dataset):
+        return []
+    folder = f"results/{wildcards.dataset}"
+    return [f"{folder}/internal/train.h5", f"{folder}/{CELL}/privacy.json".format(**wildcards)]
+
+
+def validation_flags(wildcards, input):
+    if not input.chosen_by:
+        return ""
+    sensitive, privacy = input.chosen_by
+    return (
+        f"--sensitive {quote(sensitive)} --privacy {quote(privacy)} --dataset {quote(wildcards.dataset)}"
+        f" --method {quote(wildcards.method)} --epsilon {wildcards.epsilon}"
+        f" --declared {quote(declared(wildcards))} --state-dir {quote(CONFIG.state_dir)}"
+    )
+
+
+def network_weights(wildcards):
+    """A feature network's file; of Inception, what the download came to."""
+    network = CONFIG.networks[wildcards.network]
+    if network.is_inception:
+        return "data/inception/complete.json"
+    return network.path or public_of("classifier.safetensors")(wildcards)
 
 
 def cells(dataset, *, internal):
@@ -37,7 +63,8 @@ def cells(dataset, *, internal):
             "subset": f"results/{dataset}/{shared}/subset.json",
         }
         if internal:
-            entry["quality"] = [f"results/{dataset}/internal/{cell}/quality.json"]
+            networks = CONFIG.datasets[dataset].quality.networks
+            entry["quality"] = [f"results/{dataset}/internal/{cell}/quality/{name}.json" for name in networks]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
             entry["memorisation"] = f"results/{dataset}/internal/{cell}/memorisation.json"
             entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
@@ -87,11 +114,15 @@ def benchmarks(wildcards):
         names = [f"{index}-of-{row.preprocess.num_shards}" for index in range(row.preprocess.num_shards)]
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
+    networks = CONFIG.datasets[wildcards.dataset].quality.networks
+    files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
         for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
-            for stage in ("finetune", "sample", "quality", "accuracy", "memorisation", "membership"):
-                label = f"{stage}/{method}/seed{seed}/eps{epsilon}"
-                files[label] = f"{folder}/{stage}/{method}-seed{seed}-eps{epsilon}.tsv"
+            at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
+            for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
+                files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
+            for name in networks:
+                files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
     return canonical(files)

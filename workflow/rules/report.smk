@@ -1,4 +1,7 @@
-# The two editions of the report.
+# The two editions of the report. `snakemake --report` shows them with paths and settings: it is internal too.
+
+
+report: "../report/workflow.rst"
 
 
 rule report:
@@ -6,7 +9,12 @@ rule report:
         cells=cell_files(internal=False),
         queries=queries,
     output:
-        html="results/{dataset}/report.html",
+        html=report(
+            "results/{dataset}/report.html",
+            caption="../report/release.rst",
+            category="Release edition",
+            labels={"data set": "{dataset}", "file": "report"},
+        ),
     log:
         "results/{dataset}/internal/logs/report/release.log",
     benchmark:
@@ -37,8 +45,18 @@ rule report_internal:
         real_test=rules.preprocess_sensitive.output.holdout,
         real_accuracy=real_accuracies,
     output:
-        html="results/{dataset}/internal/report.html",
-        summary="results/{dataset}/internal/summary.csv",
+        html=report(
+            "results/{dataset}/internal/report.html",
+            caption="../report/internal.rst",
+            category="Internal: do not publish",
+            labels={"data set": "{dataset}", "file": "report"},
+        ),
+        summary=report(
+            "results/{dataset}/internal/summary.csv",
+            caption="../report/summary.rst",
+            category="Internal: do not publish",
+            labels={"data set": "{dataset}", "file": "summary"},
+        ),
     log:
         "results/{dataset}/internal/logs/report/internal.log",
     benchmark:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +32,17 @@ class Passing(threading.local):
 
 
 class Taps:
-    """The taps of one model, whose layers see B*``copies`` rows, the copies of an image together; for any threads."""
+    """The taps of one model, whose layers see B*``copies`` rows, the copies of an image together; for any threads.
+
+    Raises:
+        UserError: if a layer has no rule, or two layers share a parameter.
+    """
 
     def __init__(self, model: nn.Module, copies: int) -> None:
         self.copies = copies
-        self.parameters = dict(model.named_parameters())
+        self.layers = _layers(model)
+        self.forwards = {name: partial(self.forward, name, layer) for name, layer in self.layers.items()}
+        self.parameters: dict[str, Tensor] = {}
         self.passing = Passing()
 
     def gradients(self, losses: Losses, num: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,6 +99,9 @@ class _Tap(torch.autograd.Function):
         return gradient, None, rows["weight"], rows.get("bias"), None, None
 
 
+_TAPS: WeakKeyDictionary[nn.Module, Taps] = WeakKeyDictionary()  # a compiled pass holds only while its taps live
+
+
 @contextmanager
 def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
     """Taps behind every layer of the model that has parameters, as long as the block lasts.
@@ -99,15 +109,18 @@ def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
     Raises:
         UserError: if a layer has no rule, or two layers share a parameter.
     """
-    taps, layers = Taps(model, copies), _layers(model)
+    taps = _TAPS.get(model)
+    if taps is None or taps.copies != copies or taps.layers != _layers(model):
+        taps = _TAPS[model] = Taps(model, copies)
+    taps.parameters = dict(model.named_parameters())
     wanted = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
     try:
-        for name, layer in layers.items():
-            layer.forward = partial(taps.forward, name, layer)
+        for name, layer in taps.layers.items():
+            layer.forward = taps.forwards[name]
         yield taps
     finally:
-        for layer in layers.values():
+        for layer in taps.layers.values():
             layer.__dict__.pop("forward", None)
         for parameter, want in zip(model.parameters(), wanted):
             parameter.requires_grad_(want)
