@@ -55,10 +55,10 @@ def test_agreement_is_what_was_put_in():
 
 def test_chance_is_the_mean_over_random_selections():
     rng, drawn = np.random.default_rng(0), []
-    for _ in range(400):
+    for _ in range(300):
         chosen = np.array(PUBLIC)[rng.permutation(5)[:4]].reshape(2, 2).tolist()
         drawn.append(list(run(subset=replace(SUBSET, classes=dict(zip(NAMES, chosen)))).agreement.values()))
-    np.testing.assert_allclose(np.mean(drawn, axis=0), run().chance, atol=0.06)
+    np.testing.assert_allclose(np.mean(drawn, axis=0), run().chance, atol=0.07)
 
 
 def test_the_histogram_is_the_querys_without_noise():

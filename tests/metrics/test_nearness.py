@@ -13,6 +13,12 @@ from privimage.metrics.nearness import nearest, share_nearer, share_nearest
 PIXELS = load_digits().data  # float64 [1797, 64]
 
 
+@pytest.fixture(autouse=True)
+def fewer_deals(monkeypatch):
+    """Intervals a little rougher, tests a lot faster."""
+    monkeypatch.setattr(nearness, "NUM_DEALS", 100)
+
+
 def split(rng, *sizes):
     """Disjoint random sets of real images."""
     order = rng.permutation(len(PIXELS))
@@ -58,31 +64,29 @@ def test_equal_distances_count_half():
         assert found.share == pytest.approx(0.5, abs=0.1) and contains_half(found)
 
 
-@pytest.mark.parametrize("sizes", [(400, 400), (600, 200), (200, 600)])
+@pytest.mark.parametrize("sizes", [(250, 250), (360, 120), (120, 360)])
 def test_where_nothing_is_copied_the_interval_holds_one_half_as_often_as_it_says(sizes, monkeypatch):
-    """Real images in three parts: the first was never copied from the second. 95 % of 200, four standard errors."""
-    monkeypatch.setattr(nearness, "NUM_DEALS", 100)
+    """Real images in three parts: the first was never copied from the second. 95 % of 150, three to four deviations."""
     monkeypatch.setattr(nearness, "COUNT", 16)
     rng, held = np.random.default_rng(3), []
-    for _ in range(200):
-        images, first, second = split(rng, 80, *sizes)
+    for _ in range(150):
+        images, first, second = split(rng, 60, *sizes)
         near = nearest(images, first, 16), nearest(images, second, 16)
         held.append([contains_half(share(*near)) for share in (share_nearer, share_nearest)])
     for rate in np.mean(held, axis=0):
-        assert 0.89 <= rate <= 0.99
+        assert 0.88 <= rate <= 0.995
 
 
-def test_the_interval_is_as_wide_as_the_share_varies_where_a_tenth_is_copied(monkeypatch):
-    monkeypatch.setattr(nearness, "NUM_DEALS", 100)
+def test_the_interval_is_as_wide_as_the_share_varies_where_a_tenth_is_copied():
     rng, shares, widths = np.random.default_rng(4), [], []
-    for _ in range(60):
-        images, first, second = split(rng, 400, 500, 500)
-        images[:40] = first[:40]
+    for _ in range(50):
+        images, first, second = split(rng, 200, 300, 300)
+        images[:20] = first[:20]
         found = share_nearer(nearest(images, first, 24), nearest(images, second, 24))
         shares.append(found.share)
         widths.append((found.interval[1] - found.interval[0]) / 2 / 1.96)
     assert np.mean(shares) == pytest.approx(0.55, abs=0.02)
-    assert np.std(shares) == pytest.approx(np.mean(widths), rel=0.3)
+    assert np.std(shares) == pytest.approx(np.mean(widths), rel=0.35)
 
 
 @pytest.mark.parametrize("noise", [0, 0.5])
