@@ -2,7 +2,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -395,6 +395,25 @@ def test_an_accuracy_that_was_chosen_on_test_images_is_stamped(quick, protocol, 
     html, _ = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
     assert ('<p class="stamp">Not valid</p>' in html) is stamped
     assert ("It is a diagnosis, not a result" in html) is stamped
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, "nearer than chance explains"),
+        ({"control": {"share": 0.58, "interval": [0.55, 0.6], "num_images": 9}}, "nearer, as unseen images are too"),
+        ({"interval": [0.48, 0.52]}, "no sign of copying"),
+        ({"interval": [0.41, 0.47]}, "nearer to unseen images"),
+        ({"interval": [0.48, 0.52], "closest": {"share": 1.0, "interval": [0.9, 1.0]}}, "the closest ones are near"),
+        ({"interval": [0.48, 0.52], "num_duplicates": {"train": 3, "test": 0}}, "copies of training images"),
+        ({"interval": [0.48, 0.52], "num_duplicates": {"train": 3, "test": 3}}, "no sign of copying"),
+    ],
+)
+def test_what_the_distances_say_in_words(quick, changes, words):
+    cell = noisy_cells(1, NAMES)[0]
+    found = {cell.coordinates: Measurements(memorisation=replace(measurements()["memorisation"], **changes))}
+    html, _ = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
+    assert words in html
 
 
 def test_missing_weights_are_told_and_make_no_column(quick):

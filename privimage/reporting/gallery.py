@@ -52,11 +52,11 @@ def grids_within(sets: Sequence[ImageSet], num_classes: int, max_bytes: int) -> 
                 break
         else:
             return found, classes
-        fitting = int(per_class * max_bytes * len(found) / (taken * len(sets)))
-        if fitting < FEWEST and classes > 1:
-            classes = -(-classes // 2)
+        share = max(0.0, max_bytes * len(found) / (taken * len(sets)))
+        if share * per_class < FEWEST and classes > 1:
+            classes, per_class = max(1, int(classes * share * per_class / FEWEST)), min(FEWEST, per_class)
         else:
-            per_class = max(1, min(fitting, per_class - 1))
+            per_class = max(1, min(int(share * per_class), per_class - 1))
 
 
 def neighbour_picture(synthetic: np.ndarray, train: np.ndarray, nearest: Sequence[Mapping[str, Any]]) -> Picture:

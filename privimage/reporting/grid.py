@@ -109,10 +109,11 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The name on one line, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """The name on one line, cut in the middle where it is wider than ``width`` pixels."""
     name = " ".join(name.split())
     if font.getlength(name) <= width:
         return name
-    while name and font.getlength(f"{name}…") > width:
-        name = name[:-1]
-    return f"{name}…"
+    head, tail = name[: len(name) // 2], name[len(name) // 2 :]
+    while head and font.getlength(f"{head}…{tail}") > width:
+        head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
+    return f"{head}…{tail}"

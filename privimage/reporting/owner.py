@@ -160,8 +160,7 @@ def _memorisation(measured: Measured, cells: Sequence[Cell], shown: Sequence[Cel
     largest = [(cell, memory) for cell, memory in found if cell.coordinates in strongest]
     return {
         "memories": [
-            {"name": cell.name, "seed": cell.seed, "result": memory, "sign": _sign(memory.interval)}
-            for cell, memory in found
+            {"name": cell.name, "seed": cell.seed, "result": memory, **_finding(memory)} for cell, memory in found
         ],
         "neighbours": [
             {"name": cell.name, "picture": _neighbours(cell, memory, measured)}
@@ -172,6 +171,20 @@ def _memorisation(measured: Measured, cells: Sequence[Cell], shown: Sequence[Cel
         if largest
         else None,
     }
+
+
+def _finding(memory: Memorisation) -> dict[str, Any]:
+    """What the numbers say in words, and whether the owner should look."""
+    copies = memory.num_duplicates.get("train", 0) > memory.num_duplicates.get("test", 0)
+    explained = max([0.5, *memory.control.get("interval", [])])
+    if copies:
+        return {"words": "copies of training images", "alarming": True}
+    if memory.interval[0] > explained:
+        return {"words": "nearer than chance explains", "alarming": True}
+    if memory.closest and _sign(memory.closest["interval"]) > 0:
+        return {"words": "the closest ones are near training images", "alarming": True}
+    words = {1: "nearer, as unseen images are too", 0: "no sign of copying", -1: "nearer to unseen images"}
+    return {"words": words[_sign(memory.interval)], "alarming": False}
 
 
 def _sign(interval: Sequence[float]) -> int:

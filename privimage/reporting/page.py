@@ -37,7 +37,7 @@ POLICIES = {
     "whole": "the whole public set",
     "none": "no public data",
 }
-NAMED_CLASSES = 20  # whose selected public classes are listed
+NAMED_CLASSES = 12  # whose selected public classes are listed
 Queries = Mapping[str, tuple[str, QueryResult]]
 
 

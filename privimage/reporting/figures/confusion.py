@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from privimage.reporting.figures.style import INK, MUTED, RULE, SHARES, WIDTH, legend_below, series, short, styled, svg
@@ -70,7 +71,8 @@ def row_shares(counts: np.ndarray) -> np.ndarray:
 
 
 def _draw_shares(axes: Axes, shares: np.ndarray, names: Sequence[str], *, upright: bool) -> None:
-    axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
+    faint = 1 if len(names) <= NAMED else 0.4  # many classes: what is rare is made visible
+    axes.imshow(shares, cmap=SHARES, norm=PowerNorm(faint, vmin=0, vmax=1), interpolation="nearest")
     axes.set_xlabel("taken for", labelpad=2)
     axes.set_ylabel("real class", labelpad=2)
     axes.spines[:].set_visible(True)

@@ -52,9 +52,10 @@ def series(index: int) -> dict[str, str]:
 
 
 def short(name: str, length: int = 26) -> str:
-    """The name on one line, cut with an ellipsis."""
+    """The name on one line, cut in the middle: what tells names apart often stands at their end."""
     name = " ".join(name.split())
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    head, tail = length // 2, (length - 1) // 2
+    return name if len(name) <= length else f"{name[:head]}…{name[-tail:]}"
 
 
 def legend_below(figure: Figure, *, columns: int = 4) -> None:
@@ -67,5 +68,7 @@ def legend_below(figure: Figure, *, columns: int = 4) -> None:
 def svg(figure: Figure) -> bytes:
     """The figure as SVG, the same bytes each time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     return buffer.getvalue()
