@@ -88,6 +88,16 @@ def cells_flag(internal):
     return lambda wildcards: canonical([{**c, **e} for c, e in cells(wildcards.dataset, internal=internal)])
 
 
+def other_releases(wildcards):
+    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
+    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
+    return [
+        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
+        for c, e in cells(wildcards.dataset, internal=False)
+        if (c["method"], c["seed"], c["epsilon"]) != own
+    ]
+
+
 def queries(wildcards):
     names = {CONFIG.methods[method].query for method in CONFIG.run.methods}
     return [f"results/{wildcards.dataset}/query/{name}.json" for name in sorted(names - {None})]
@@ -121,7 +131,7 @@ def benchmarks(wildcards):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
             at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
-            for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
+            for stage in ("finetune", "sample", "release", "accuracy", "memorisation", "membership"):
                 files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
             for name in networks:
                 files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
