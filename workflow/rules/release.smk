@@ -1,16 +1,6 @@
 # What a data owner hands out: one folder a release. Reads what may leave, and nothing else.
 
 
-def other_releases(wildcards):
-    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
-    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
-    return [
-        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
-        for c, e in cells(wildcards.dataset, internal=False)
-        if (c["method"], c["seed"], c["epsilon"]) != own
-    ]
-
-
 rule release:
     input:
         images=rules.sample.output.images,
