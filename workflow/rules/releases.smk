@@ -76,6 +76,16 @@ def cells(dataset, *, internal):
     return entries
 
 
+def other_releases(wildcards):
+    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
+    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
+    return [
+        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
+        for c, e in cells(wildcards.dataset, internal=False)
+        if (c["method"], c["seed"], c["epsilon"]) != own
+    ]
+
+
 def cell_files(internal):
     def files(wildcards):
         named = [value for _, entry in cells(wildcards.dataset, internal=internal) for value in entry.values()]
