@@ -360,10 +360,17 @@ def test_a_page_is_whole_inert_and_self_contained(quick, monkeypatch, folder, ed
     assert "Anything in <code>internal</code> &lt;b&gt;." in html
 
 
+def unmeasured(folder: Path) -> list[str]:
+    """The internal edition of releases on which nothing was measured."""
+    given = arguments(folder, "internal")
+    given[given.index("--cells") + 1] = json.dumps(cells(folder, measured=False)[:1])
+    return given
+
+
 def test_the_odometer_is_told_or_missed(quick, monkeypatch, folder):
     with Ledger(folder / "state", "digits", declared()).open("query", "f" * 8, "a query") as release:
         release.reserve([QUERY])
-    given = arguments(folder, "internal")
+    given = unmeasured(folder)
     call(monkeypatch, [*given, "--odometer", str(folder / "state" / "digits" / "odometer.jsonl")])
     html = (folder / "internal.html").read_text(encoding="utf-8")
     assert "everything ever drawn from this set" in html and "<strong>ε = 0.100</strong>" in html
@@ -375,7 +382,7 @@ def test_an_odometer_with_reproducible_noise_says_that_no_guarantee_exists(quick
     with Ledger(folder / "state", "digits", declared(reproducible_noise=True)).open("query", "f" * 8, "x") as release:
         release.reserve([QUERY])
     odometer = str(folder / "state" / "digits" / "odometer.jsonl")
-    call(monkeypatch, [*arguments(folder, "internal"), "--odometer", odometer])
+    call(monkeypatch, [*unmeasured(folder), "--odometer", odometer])
     html = (folder / "internal.html").read_text(encoding="utf-8")
     assert "No guarantee exists for this set as a whole" in html and "everything ever drawn from this set" not in html
 

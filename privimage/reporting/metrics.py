@@ -1,6 +1,7 @@
 """What the metrics are called, whether more of one is better, and which belong in one table.
 
-A metric's name is its kind, an underscore, and what it was measured with: ``fd_classifier``, ``accuracy_cnn``.
+A metric's name is its kind, an underscore, and what it was measured with: ``fd_classifier``, ``accuracy_cnn``; a
+distance's generalisation gap adds ``_gap``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LOWER, HIGHER = "↓", "↑"
+GAP = "gap"
 KINDS = {  # kind: (what a reader calls it, whether lower or higher is better)
     "accuracy": ("accuracy", HIGHER),
     "fd": ("Fréchet distance", LOWER),
@@ -15,6 +17,7 @@ KINDS = {  # kind: (what a reader calls it, whether lower or higher is better)
     "kd": ("kernel distance", LOWER),
     "kid": ("KID", LOWER),
     "is": ("inception score", HIGHER),
+    GAP: ("generalisation gap", ""),
     "precision": ("precision", HIGHER),
     "recall": ("recall", HIGHER),
     "density": ("density", HIGHER),
@@ -28,13 +31,13 @@ PERCENT = 100
 
 
 def kind(metric: str) -> str:
-    """What stands before the first underscore."""
-    return metric.partition("_")[0]
+    """What stands before the first underscore, or that it is a gap."""
+    return GAP if metric.endswith(f"_{GAP}") else metric.partition("_")[0]
 
 
 def instrument(metric: str) -> str:
     """What it was measured with: a feature network or a classifier."""
-    return metric.partition("_")[2]
+    return metric.removesuffix(f"_{GAP}").partition("_")[2]
 
 
 def title(metric: str) -> str:

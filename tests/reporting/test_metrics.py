@@ -20,6 +20,7 @@ def test_metrics_are_grouped_so_that_no_table_is_too_wide():
         ("accuracy_wrn-28-10", "accuracy, wrn-28-10 in % ↑", ("wrn-28-10", "")),
         ("fd_classifier", "Fréchet distance, classifier ↓", ("Fréchet distance ↓", "classifier")),
         ("fid_inception_clean", "FID, inception_clean ↓", ("FID ↓", "inception_clean")),
+        ("fd_classifier_gap", "generalisation gap, classifier", ("generalisation gap", "classifier")),
         ("unheard_of", "unheard_of", ("unheard_of", "")),
     ],
 )

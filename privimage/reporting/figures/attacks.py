@@ -52,7 +52,7 @@ def distances_figure(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
             axes.set_ylabel("% of images within it")
             axes.set_xlim(left=0)
             axes.grid(color=RULE, linewidth=0.6)
-        legend_below(figure, columns=2)
+        legend_below(figure, columns=2 if columns > 1 else 1)
         return svg(figure)
 
 
@@ -74,7 +74,7 @@ def roc_figure(panels: Sequence[tuple[str, float, float, Mapping[str, Roc]]]) ->
                 dash = ("-", "-.", (0, (4, 1.5)), (0, (1, 1)))[index % 4]
                 x, y = np.asarray(points, dtype=float).T
                 axes.plot(x, y, label=short(method), color=SERIES[index % len(SERIES)], linestyle=dash, linewidth=1.4)
-            axes.set_title(name)
+            axes.set_title(short(name))
             axes.set_xlabel("false-positive rate")
             axes.set_ylabel("true-positive rate" if (place - 1) % columns == 0 else "")
             axes.set_aspect("equal")
