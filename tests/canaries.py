@@ -51,7 +51,7 @@ def layers(content: bytes) -> Iterator[bytes]:
         inner = _of_hdf5(content)
     elif content.startswith(b"\x89PNG"):
         inner = _of_png(content)
-    elif content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content):
+    elif content[8:10] == b'{"' and int.from_bytes(content[:8], "little") < len(content):
         inner = _of_safetensors(content)
     elif content.lstrip()[:1] in (b"<", b"-", b"{", b"["):  # HTML, Markdown, JSON
         inner = (base64.b64decode(text + b"==") for text in re.findall(rb"[A-Za-z0-9+/]{40,}", content))

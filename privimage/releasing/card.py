@@ -21,7 +21,7 @@ from privimage.settings import ReleaseSettings
 
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-MECHANISMS = ("gaussian", "poisson_gaussian")  # those that the card has words for
+MECHANISMS = ("gaussian", "poisson_gaussian", "report_noisy_max")  # those that the card has words for
 POLICIES = {
     "query": "the public classes that the noisy query chose",
     "random": "public classes chosen at random",
