@@ -37,7 +37,7 @@ from privimage.errors import UserError
 from privimage.measurements import Accuracy, Curve
 from privimage.metrics.torchvision_cpu import prepare_torchvision
 from privimage.privacy import accounting
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.randomness import SecretKey
 from privimage.releasing import whitelist
 from privimage.releasing.image_folder import folder_names
@@ -249,6 +249,12 @@ def test_the_card_tells_what_the_run_s_releases_cost_together(monkeypatch, folde
     _, body = card(make(monkeypatch, folder, others=others))
     joint = accounting.epsilon([QUERY, TRAINING, TRAINING], 5e-5)
     assert f"faces ε = {np.ceil(joint * 1000) / 1000:.3f}" in body and "| scratch | 3 | 10 | 1.000 |" in body
+
+
+def test_a_noisy_choice_of_epochs_has_words_too(quick, monkeypatch, folder):
+    sealed(folder / "privacy.json", lambda body: body["events"].append(noisy_choice(0.02).as_json()))
+    _, body = card(make(monkeypatch, folder))
+    assert "3. **A noisy choice**" in body and "at ε = 0.02." in body
 
 
 def test_reproducible_noise_is_stamped(quick, monkeypatch, folder):
