@@ -141,7 +141,7 @@ def _plain_predictions(
         return {}
     x, asked = linear.flattened(train.images), linear.flattened(test.images)  # once for both
     models = {"logistic": [linear.logistic()], "mlp": [linear.mlp(seed) for seed in seeds]}
-    return {name: np.stack([model.fit(x, train.labels).predict(asked) for model in models[name]]) for name in wanted}
+    return {n: np.stack([linear.predictions(m, x, train.labels, asked) for m in models[n]]) for n in wanted}
 
 
 def _deep_predictions(
