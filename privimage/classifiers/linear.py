@@ -19,7 +19,7 @@ def logistic() -> LogisticRegression:
 
 
 def mlp(seed: int) -> MLPClassifier:
-    """A multilayer perceptron, its weights and order drawn from the seed, of as many passes as the library's default."""
+    """A multilayer perceptron, weights and order drawn from the seed; as many passes as the library's default."""
     return MLPClassifier(max_iter=200, random_state=seed)
 
 
