@@ -25,10 +25,12 @@ is private bounds how much better its images suit those it saw (Dwork et al. 201
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +45,12 @@ from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger, Release
 from privimage.privacy.mechanism import report_noisy_max
 from privimage.schema import plain
-from privimage.settings import AccuracySettings, Declared
+from privimage.settings import DEEP, AccuracySettings, Declared
 
 VERSION = 2
 NOISY = ("sensitive", "privacy", "dataset", "method", "epsilon", "declared", "state_dir")  # flags of this protocol
 ORACLE = "oracle (selected on test images: not a valid result)"
+REAL = "validation on held-out real images"  # of the row to compare with
 Choose = Callable[[Mapping[str, np.ndarray]], Mapping[str, Sequence[int]]]
 
 
@@ -75,8 +78,8 @@ def run(
 ) -> Accuracy:
     """The accuracy on ``test`` of every classifier in the settings, trained on ``train``.
 
-    ``noisy`` is what `noisy-validation` chooses by. Without it, that protocol is `synthetic-validation`: real training
-    images, to compare with, are no release that could pay.
+    ``noisy`` is what `noisy-validation` chooses by. Real training images, to compare with, are no release that could
+    pay: for them a part is held out, as by `synthetic-validation`.
 
     Raises:
         UserError: if there is only one class, or the two sets do not fit each other.
@@ -124,7 +127,7 @@ def _validation(train: ImageSet, test: ImageSet, settings: AccuracySettings, see
     if settings.protocol == "oracle":
         return train, Validation(ORACLE, test, _best)
     rest, held = held_out(train, settings.validation_fraction, seed)
-    return rest, Validation("synthetic-validation", held, _best)
+    return rest, Validation("synthetic-validation" if train.is_synthetic else REAL, held, _best)
 
 
 def _best(correct: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
@@ -189,7 +192,7 @@ def noisy_validation(
     facts = {  # what the draw depends on
         "images": sensitive.identity,
         "train": train.identity,
-        "settings": plain(settings),
+        "settings": decisive(settings),
         "epsilon": args.epsilon,
         "seed": args.seed,
         "method": args.method,
@@ -198,10 +201,29 @@ def noisy_validation(
     label = f"epochs of classifiers, {args.method} epsilon {args.epsilon:g} seed {args.seed}"
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
     with ledger.open("accuracy", fingerprint(facts), label) as release:
+        release.restore("epochs.json")  # a damaged one is told before hours of training
         if not release.finished:
+            _warn_of_another(ledger, release, label)
             release.reserve(events)
         images = None if release.finished else sensitive
         yield Validation(settings.protocol, images, lambda correct: choose(correct, events, release, provenance))
+
+
+def decisive(settings: AccuracySettings) -> dict[str, Any]:
+    """The settings on which the choice of epochs depends: those of classifiers with epochs that are trained."""
+    of_another = tuple(name for name in DEEP if name not in settings.deep)
+    beside = ("classifiers", "validation_fraction")
+    kept = {k: v for k, v in plain(settings).items() if k not in beside and k.split("_")[0] not in of_another}
+    return {**kept, "deep": list(settings.deep)}
+
+
+def _warn_of_another(ledger: Ledger, release: Release, label: str) -> None:
+    if any(record["label"] == label and record["fingerprint"] != release.fingerprint for record in ledger.odometer()):
+        print(
+            f"warning: `{label}` was drawn before, from other images or by other settings. This draw is charged beside "
+            "that one: the odometer counts both, the release's privacy statement one.",
+            file=sys.stderr,
+        )
 
 
 def choose(
@@ -234,13 +256,17 @@ def main() -> None:
     """Parse, read, run, write."""
     args = _arguments()
     settings = cli.settings_from(AccuracySettings, args.settings)
-    real = "internal" in args.train.absolute().parts
-    # Nothing derived from real images is a parent, not even in a file that stays inside.
-    parents = {} if real else {"train": sha256(args.train)}
-    provenance = Provenance("accuracy", VERSION, {**plain(settings), "seed": args.seed}, parents)
     train, test = ImageSet.read(args.train), ImageSet.read(args.test)
     check(train, test)  # before anything is charged
-    noisy = bool(settings.validation_epsilons) and not real
+    # Nothing derived from real images is a parent, not even in a file that stays inside.
+    parents = {"train": sha256(args.train)} if train.is_synthetic else {}
+    provenance = Provenance("accuracy", VERSION, {**plain(settings), "seed": args.seed}, parents)
+    noisy = bool(settings.validation_epsilons) and train.is_synthetic
+    if args.sensitive and not noisy:
+        raise UserError(
+            "--sensitive is given, and nothing will be chosen by it; it goes with synthetic images and the protocol "
+            "`noisy-validation`."
+        )
     if noisy and None in (given := [getattr(args, name) for name in NOISY]):
         missing = NOISY[given.index(None)].replace("_", "-")
         raise UserError(f"--{missing} is missing; the protocol `noisy-validation` needs it.")

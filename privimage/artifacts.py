@@ -23,6 +23,7 @@ from privimage import __version__
 from privimage.errors import UserError
 from privimage.privacy.event import Event
 
+SYNTHETIC = "synthetic"  # the source of images that a private model drew
 STRETCH = 4096  # images that are written at once
 
 
@@ -65,6 +66,11 @@ class ImageSet:
             )
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
             raise ArtifactError(f"an image set has labels outside its {len(self.class_names)} classes.")
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a private model drew the images; else they are real ones."""
+        return self.source == SYNTHETIC
 
     @property
     def counts(self) -> list[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +323,8 @@ def main() -> None:
             weights = _weights(model, ema, declared, provenance)
             release.finish({"weights": weights, "curve": curve})
         release.copy_out({"weights": args.weights, "curve": args.curve})
-    statement.write(args.privacy)
+    named = replace(provenance, parents={**parents, "weights": sha256(args.weights)})
+    replace(statement, provenance=named).write(args.privacy)
 
 
 def _weights(model: Denoiser, ema: Denoiser, declared: Declared, provenance: Provenance) -> Weights:

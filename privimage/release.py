@@ -72,10 +72,8 @@ class Released:
         if made_from != {"weights": hashes["weights"]}:
             raise ArtifactError("the images were not drawn from the model handed over; rerun sample.")
         parents = self.statement.provenance.parents
-        if {name: sha for name, sha in parents.items() if name != "pretrained"} != {
-            name: sha for name, sha in hashes.items() if name != "weights"
-        }:
-            raise ArtifactError("the privacy statement is for another subset or query; rerun finetune.")
+        if {name: sha for name, sha in parents.items() if name != "pretrained"} != hashes:
+            raise ArtifactError("the privacy statement is for another model, subset or query; rerun finetune.")
 
 
 def run(
@@ -133,7 +131,9 @@ def _write_images(released: Released, folders: Sequence[str], made: Path) -> Non
     write_parquet(made / "data", made / "images.zip", images, folders)
     classes = [{"label": k, "name": name, "folder": folder} for k, (name, folder) in enumerate(zip(names, folders))]
     write_text(made / "classes.json", json.dumps({"classes": classes}, indent=2, ensure_ascii=False) + "\n")
-    replace(released.weights, provenance=released.statement.provenance).write(made / "model.safetensors")
+    made_from = {name: sha for name, sha in released.statement.provenance.parents.items() if name != "weights"}
+    made_by = replace(released.statement.provenance, parents=made_from)
+    replace(released.weights, provenance=made_by).write(made / "model.safetensors")
     drawn_from = {"weights": sha256(made / "model.safetensors")}
     replace(images, provenance=replace(images.provenance, parents=drawn_from)).write(made / "images.h5")
     write_bytes(made / "samples.png", contact_sheet(images.images, images.labels, names))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from privimage import cli
-from privimage.artifacts import ImageSet, Provenance, Weights, sha256, write_bytes
+from privimage.artifacts import SYNTHETIC, ImageSet, Provenance, Weights, sha256, write_bytes
 from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
 from privimage.diffusion.sampler import SAMPLERS, guided, noise_levels
@@ -44,7 +44,7 @@ def run(
     labels = np.arange(settings.num_images) % len(class_names)
     shape = (settings.num_images, model.resolution, model.resolution, model.channels)
     empty = np.broadcast_to(np.uint8(0), shape)  # a shape that takes no memory
-    return ImageSet(empty, labels, tuple(class_names), "synthetic"), drawn(model, labels, settings, seed, compute)
+    return ImageSet(empty, labels, tuple(class_names), SYNTHETIC), drawn(model, labels, settings, seed, compute)
 
 
 def drawn(

@@ -13,6 +13,7 @@ from privimage.networks import Network
 from privimage.setting import REQUIRED, setting
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # what may become a folder of the results
+DEEP = ("cnn", "wrn", "resnet", "resnext")  # classifiers that are trained in epochs
 EDM = "Karras et al. 2022, table 1"
 
 
@@ -275,7 +276,7 @@ class AccuracySettings:
     @property
     def deep(self) -> tuple[str, ...]:
         """The classifiers that are trained in epochs, of which one is chosen."""
-        return tuple(name for name in dict.fromkeys(self.classifiers) if name not in ("logistic", "mlp"))
+        return tuple(name for name in dict.fromkeys(self.classifiers) if name in DEEP)
 
     @property
     def validation_epsilons(self) -> tuple[float, ...]:

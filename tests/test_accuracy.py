@@ -165,7 +165,7 @@ def scripted(curve, n=100):
     return ImageSet(images, labels, ("dark", "bright"), "made")
 
 
-SYNTHETIC = scripted([0.0, 1.0, 0.0, 0.0, 0.0])
+SYNTHETIC = replace(scripted([0.0, 1.0, 0.0, 0.0, 0.0]), source="synthetic")
 TEST = scripted([0.1, 0.2, 0.3, 0.9, 0.5])
 STUB = AccuracySettings(classifiers=("cnn",), cnn_num_epochs=5, repetitions=2)
 
@@ -263,6 +263,23 @@ def test_another_setting_is_another_draw_and_another_charge(noisy):
     assert len(noisy.odometer()) == 2
 
 
+def test_a_setting_that_decides_nothing_draws_nothing(noisy, capsys):
+    first = noisy()
+    for changed in (
+        {"classifiers": ("mlp", "cnn")},
+        {"validation_fraction": 0.3},
+        {"wrn": WideResNetSettings(width=3)},
+    ):
+        assert noisy(**changed).classifiers["cnn"] == first.classifiers["cnn"]
+    assert len(noisy.odometer()) == 1 and "drawn before" not in capsys.readouterr().err
+
+
+def test_a_second_draw_for_one_release_is_told(noisy, capsys):
+    noisy()
+    noisy(cnn_learning_rate=0.01)
+    assert len(noisy.odometer()) == 2 and "odometer counts both" in capsys.readouterr().err
+
+
 def test_repetitions_are_counted_together_and_their_noise_grows_with_them(noisy, monkeypatch):
     asked = []
     monkeypatch.setattr(accuracy, "report_noisy_max", lambda *args: asked.append(args) or 0)
@@ -325,7 +342,17 @@ def test_noisy_validation_without_a_ledger_is_refused(noisy):
 def test_real_images_to_compare_with_are_no_release_and_hold_out_a_part_of_their_own(noisy):
     ledger_flags = ("sensitive", "privacy", "dataset", "method", "epsilon", "declared", "state-dir")
     result = noisy(without=ledger_flags, train="internal/train.h5")
-    assert result.protocol == "synthetic-validation" and noisy.odometer() == []
+    assert result.protocol == accuracy.REAL and noisy.odometer() == []
+    with pytest.raises(UserError, match="--sensitive is given"):
+        noisy(train="internal/train.h5")
+    assert noisy.odometer() == []
+
+
+def test_synthetic_images_stay_synthetic_wherever_the_project_lies(noisy, monkeypatch):
+    (noisy.folder / "internal/project").mkdir()
+    for name in ("images.h5", "images.h5.sha256"):
+        (noisy.folder / name).rename(noisy.folder / "internal/project" / name)
+    assert noisy(train="internal/project/images.h5").protocol == "noisy-validation" and len(noisy.odometer()) == 1
 
 
 def test_no_trace_of_the_sensitive_images_is_in_the_file(noisy):
@@ -335,10 +362,10 @@ def test_no_trace_of_the_sensitive_images_is_in_the_file(noisy):
     assert not any(secret in text for secret in (*fingerprints, SENSITIVE.identity))
 
 
-@pytest.mark.parametrize("folder", [".", "internal"])
-def test_from_files_to_file_without_a_trace_of_real_images(tmp_path, monkeypatch, folder):
-    train = tmp_path / folder / "train.h5"
-    halves(60).write(train)
+@pytest.mark.parametrize("source", ["synthetic", "folder"])
+def test_from_files_to_file_without_a_trace_of_real_images(tmp_path, monkeypatch, source):
+    train = tmp_path / "train.h5"
+    replace(halves(60), source=source).write(train)
     halves(40, seed=1).write(tmp_path / "internal" / "test.h5")
     flags = {
         "--settings": json.dumps({**plain(SETTINGS), "classifiers": ["logistic"]}),
@@ -352,7 +379,7 @@ def test_from_files_to_file_without_a_trace_of_real_images(tmp_path, monkeypatch
     result = Accuracy.read(tmp_path / "internal" / "accuracy.json")
     assert list(result.classifiers) == ["logistic"] and result.mean_accuracy > 0.9
     assert (result.protocol, result.provenance.settings["seed"]) == ("last-epoch", 3)
-    assert result.provenance.parents == ({} if folder == "internal" else {"train": sha256(train)})
+    assert result.provenance.parents == ({"train": sha256(train)} if source == "synthetic" else {})
 
 
 def cifar10(folder, split, mosaics):

@@ -124,7 +124,8 @@ def folder(tmp_path: Path) -> Path:
     network = {"settings": plain(NetworkSettings()), "resolution": 8, "channels": 1, "num_labels": 3}
     tensors = {"raw.a.weight": torch.ones(2, 3), "ema.a.weight": torch.zeros(2, 3)}
     Weights("diffusion", tensors, network, {"class_names": list(NAMES)}, made_by).write(tmp_path / "model.safetensors")
-    statement([QUERY, TRAINING], parents).write(tmp_path / "privacy.json")
+    weights = {"weights": sha256(tmp_path / "model.safetensors")}
+    statement([QUERY, TRAINING], parents | weights).write(tmp_path / "privacy.json")
     pixels = np.random.default_rng(0).integers(0, 256, (33, 8, 8, 1), np.uint8)
     drawn = Provenance(
         "sample", 1, {**plain(SampleSettings()), "seed": 0}, {"weights": sha256(tmp_path / "model.safetensors")}
@@ -457,7 +458,13 @@ def test_sensitive_images_are_not_released_as_if_they_were_synthetic(quick, monk
 
 def test_what_does_not_belong_together_is_refused(quick, monkeypatch, folder):
     sealed(folder / "subset.json", lambda body: body["classes"].update(zebra=["D"]))
-    with pytest.raises(UserError, match="another subset"):
+    with pytest.raises(UserError, match="another model, subset"):
+        make(monkeypatch, folder)
+
+
+def test_a_statement_of_another_model_is_refused(quick, monkeypatch, folder):
+    sealed(folder / "privacy.json", lambda body: body["provenance"]["parents"].update(weights="3" * 64))
+    with pytest.raises(UserError, match="another model, subset"):
         make(monkeypatch, folder)
 
 

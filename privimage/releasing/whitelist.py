@@ -23,8 +23,8 @@ Keys = Mapping[str, Any]  # key -> what may stand in it: None a plain value, ano
 
 SETTINGS = {"query": QuerySettings, "select": SelectSettings, "finetune": FinetuneSettings, "sample": SampleSettings}
 SEEDED = ("select", "sample")  # stages whose settings name their seed too
-PARENTS = {"query": ("classifier",), "select": ("public", "query"), "finetune": ("pretrained", "subset", "query"),
-           "sample": ("weights",)}  # fmt: skip
+PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights",),
+           "finetune": ("pretrained", "subset", "query", "weights")}  # fmt: skip
 
 
 def _provenance(value: Any, where: str) -> None:
