@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from privimage.measurements import Curve
+from privimage.reporting.figures import quality
 from privimage.reporting.figures.attacks import distances_figure, most_true_positives, roc_figure
 from privimage.reporting.figures.budget import shares_figure
 from privimage.reporting.figures.confusion import confusion_figure, recalls_figure, row_shares
@@ -123,3 +124,14 @@ def test_curves_take_any_columns_and_stay_small():
 
 def test_without_precision_there_is_nothing_to_weigh_against_recall():
     assert balance_figure(LINES, ["accuracy_cnn", "fd_classifier"]) is None
+
+
+def test_numbers_on_a_logarithmic_axis_are_numbers(monkeypatch):
+    monkeypatch.setattr(quality, "svg", lambda figure: figure)
+    lines = [
+        Line("m", epsilon, epsilon, 1, {"fd_classifier": (value, None)}) for epsilon, value in ((1, 92), (10, 2.8))
+    ]
+    figure = quality.quality_figure(lines, ["fd_classifier"])
+    figure.draw_without_rendering()
+    told = [tick.get_text() for tick in figure.axes[0].get_yticklabels(which="both") if tick.get_text()]
+    assert {"5", "10", "50"} <= set(told) and all(float(text) > 0 for text in told)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from privimage.config import epsilon_label
 from privimage.reporting.figures.style import INK, RULE, WIDTH, legend_below, series, short, styled, svg
@@ -82,6 +82,9 @@ def _draw_metric(axes: Axes, lines: Sequence[Line], metric: str, methods: Mappin
     axes.set_xlim(epsilons[0] / 1.35, epsilons[-1] * 1.35)
     if drawn and min(drawn) > 0 and max(drawn) > STEEP * min(drawn):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")  # the default writes formulas, which are not set here
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("ε", labelpad=1)
     axes.set_title(title(metric))
     axes.grid(axis="y", color=RULE, linewidth=0.6)
