@@ -18,7 +18,7 @@ class Quality(JsonArtifact):
     ``<distance>_gap``: the Frechet distance to test images less that to training images, from ``num_gap`` of each;
     above zero, the synthetic images are nearer to what was trained on than to unseen images. A value is None where the
     network's weights are missing, which ``note`` then says. ``deviations`` maps the names of those that are means over
-    subsets to the standard deviation.
+    several subsets to the standard deviation; images that every subset holds add nothing to it.
     """
 
     feature_network: str
