@@ -2,7 +2,7 @@
 
 Reads:   the folder, and the addresses in `privimage.data.published` for the files that it lacks.
 Writes:  the files into --folder, each under its name only when it is whole; --complete (JSON: the files with their
-         sizes and SHA-256), last of all. With --optional, what cannot be had is no error: its reason is written.
+         sizes and SHA-256), last of all. With --optional, what cannot be reached is no error, and the reason is written; a wrong file is one.
 Privacy: none; published files, and the servers learn nothing but that somebody fetched them.
 Source:  addresses and checksums as the sets' authors and torchvision publish them.
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from privimage import artifacts, cli
-from privimage.data.fetch import alone, obtain
+from privimage.data.fetch import Unreachable, alone, obtain
 from privimage.data.published import NETWORKS, PUBLISHED
 from privimage.data.record import printable
 from privimage.errors import UserError
@@ -29,7 +29,8 @@ def run(source: str, folder: Path, complete: Path | None = None) -> list[dict[st
     since they may be huge and no checksum is known: what they should be, the set's reader says.
 
     Raises:
-        UserError: if a file cannot be had, is not the published one, or is to be fetched by hand.
+        Unreachable: if a file lacks and no address gives it.
+        UserError: if a file is not the published one, or is to be fetched by hand.
     """
     published = {**PUBLISHED, **NETWORKS}.get(source)
     if published is None:
@@ -76,11 +77,11 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="published set, such as `mnist`")
     parser.add_argument("--folder", required=True, type=Path, help="folder of its files")
     parser.add_argument("--complete", required=True, type=Path, help="JSON to write when all files are there")
-    parser.add_argument("--optional", action="store_true", help="write why there is nothing instead of failing")
+    parser.add_argument("--optional", action="store_true", help="where no address gives it, write why instead of failing")
     args = parser.parse_args()
     try:
         found: list | dict = run(args.source, args.folder, args.complete)
-    except UserError as error:
+    except Unreachable as error:
         if not args.optional:
             raise
         print(f"going on without {args.source}: {error}", file=sys.stderr)

@@ -14,21 +14,26 @@ from privimage import cli
 from privimage.artifacts import ImageSet, Provenance
 from privimage.feature_sets import WEIGHTS_MISSING, FeatureSet
 from privimage.metrics.extraction import extract
-from privimage.metrics.feature_networks import FeatureNetwork, load_network
+from privimage.metrics.feature_networks import FeatureNetwork, load_network, why_missing
 from privimage.schema import plain
 from privimage.settings import FeaturesSettings
 
-VERSION = 1
+VERSION = 2
 
 
 def run(
-    images: ImageSet, split: str, name: str, network: FeatureNetwork | None, settings: FeaturesSettings
+    images: ImageSet,
+    split: str,
+    name: str,
+    network: FeatureNetwork | None,
+    settings: FeaturesSettings,
+    why: str = "",
 ) -> FeatureSet:
-    """What the network sees in one split; without a network, a set without images that says so."""
+    """What the network sees in one split; without a network, a set without images that says so, and ``why``."""
     parents = {"network": network.sha256} if network else {}
     provenance = Provenance("features", VERSION, plain(settings), parents)
     if network is None:
-        return FeatureSet.empty(name, WEIGHTS_MISSING, images.class_names, provenance)
+        return FeatureSet.empty(name, f"{WEIGHTS_MISSING} ({why.rstrip('.')})", images.class_names, provenance)
     return extract(network, images, settings.num_reference, f"{split} images", provenance)
 
 
@@ -43,8 +48,9 @@ def main() -> None:
     args = parser.parse_args()
     settings = cli.settings_from(FeaturesSettings, args.settings)
     network = load_network(args.network, settings.network, args.weights)
+    why = why_missing(settings.network, args.weights)
     for split, images, path in (("train", args.train, args.train_features), ("test", args.test, args.test_features)):
-        run(ImageSet.read(images), split, args.network, network, settings).write(path)
+        run(ImageSet.read(images), split, args.network, network, settings, why).write(path)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Quality(JsonArtifact):
     ``<distance>_gap``: the Frechet distance to test images less that to training images, from ``num_gap`` of each;
     above zero, the synthetic images are nearer to what was trained on than to unseen images. A value is None where the
     network's weights are missing, which ``note`` then says. ``deviations`` maps the names of those that are means over
-    subsets to the standard deviation.
+    several subsets to the standard deviation; images that every subset holds add nothing to it.
     """
 
     feature_network: str
@@ -58,12 +58,14 @@ class Memorisation(JsonArtifact):
 
     ``closer_to_train`` is the share of synthetic images whose nearest training image is nearer than their nearest test
     image, among as many of either; one half is what a generator that copies nothing has. ``interval`` is its 95 %
-    interval. Two more shares have ``share``, ``interval`` and ``num_images``. ``closest``: of the synthetic images
-    nearest to any real one, where a few copies among many are seen, those whose nearest is a training image, weighed as
-    if there were as many test images; 1 if all are. ``control``: as ``closer_to_train``, of one half of the test images
+    interval. Three more shares have ``share``, ``interval`` and ``num_images``. ``weighed``: of the synthetic images,
+    those whose nearest real image is a training image, weighed as if there were as many test images; copies count whole
+    however few test images there are. ``closest``: the same of those nearest to any real image, where a few copies
+    among many are seen; 1 if all are. ``control``: as ``closer_to_train``, of one half of the test images
     against the training images and the other half; it misses one half where training and test images differ for other
     reasons than copying. ``num_duplicates`` maps ``train`` and ``test`` to the number of synthetic images that equal
-    one of those pixel by pixel.
+    one of those pixel by pixel. ``copies`` counts the real images that equal a synthetic one and no other real one,
+    ``num_train`` and ``num_test``, with the ``p_value`` of so many training images among them where nothing is copied.
 
     ``distances`` maps ``synthetic_to_train``, ``synthetic_to_test``, ``test_to_train`` to quantiles (0, 1, ..., 100 %)
     of the distance to the nearest, among ``num_reference`` of either. ``nearest`` holds the synthetic images nearest to
@@ -82,6 +84,8 @@ class Memorisation(JsonArtifact):
     closest: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] = field(default_factory=dict)
     num_duplicates: dict[str, int] = field(default_factory=dict)
+    weighed: dict[str, Any] = field(default_factory=dict)
+    copies: dict[str, Any] = field(default_factory=dict)
     private: bool = False
 
 

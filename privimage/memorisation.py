@@ -8,6 +8,7 @@ Source:  Platzer & Reutterer 2021 (distances to the closest record, holdout as r
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, sha256
@@ -26,8 +28,7 @@ from privimage.progress import progress
 from privimage.schema import plain
 from privimage.settings import MemorisationSettings
 
-VERSION = 1
-BATCH_SIZE = 500
+VERSION = 2
 SEED = 0  # of the halves of the test set, and of the subsets whose distances are shown
 CLOSEST = 20  # one synthetic image in so many is among the closest, and no fewer than so many
 NUM_SHOWN, NUM_NEIGHBOURS = 10, 3
@@ -38,11 +39,11 @@ def run(
     synthetic: ImageSet,
     train: ImageSet,
     test: ImageSet,
-    network: FeatureNetwork,
+    network: FeatureNetwork | None,
     settings: MemorisationSettings,
     provenance: Provenance,
 ) -> Memorisation:
-    """The shares, distances and neighbours in the features of the network.
+    """The shares, distances and neighbours in the features of the network; without one, of the pixels.
 
     Raises:
         UserError: if the images differ in shape, or there are too few real ones to compare with.
@@ -55,9 +56,10 @@ def run(
     rng = np.random.default_rng(SEED)
     half, rest = np.array_split(rng.permutation(len(unseen)), 2)
     size = min(len(seen), len(unseen))
+    num_duplicates, copies = duplicates(made, train.images, test.images)
     some_seen, some_unseen = (rows[np.sort(rng.choice(len(rows), size, replace=False))] for rows in (seen, unseen))
     return Memorisation(
-        feature_network=network.name,
+        feature_network=network.name if network else "pixels",
         closer_to_train=overall.share,
         interval=overall.interval,
         distances={
@@ -71,12 +73,16 @@ def run(
         provenance=provenance,
         closest=_closest(to_train, to_test),
         control=_entry(share_nearer(nearest(unseen[half], seen), nearest(unseen[half], unseen[rest])), len(half)),
-        num_duplicates={"train": duplicates(made, train.images), "test": duplicates(made, test.images)},
+        num_duplicates=num_duplicates,
+        copies=copies,
+        weighed=_entry(share_nearest(to_train, to_test), len(made)),
     )
 
 
-def features(images: np.ndarray, network: FeatureNetwork) -> np.ndarray:
-    """The features of all images, float32 [N, D]."""
+def features(images: np.ndarray, network: FeatureNetwork | None) -> np.ndarray:
+    """The features of all images, float32 [N, D]; without a network their bytes, uint8 [N, D]."""
+    if network is None:
+        return images.reshape(len(images), -1)
     found, starts = [], range(0, len(images), network.batch_size)
     for start in progress(starts, "features", len(starts)):
         with torch.inference_mode():
@@ -85,19 +91,21 @@ def features(images: np.ndarray, network: FeatureNetwork) -> np.ndarray:
     return np.concatenate(found)
 
 
-def pixels() -> FeatureNetwork:
-    """No network at all: an image is the vector of its bytes."""
+def duplicates(images: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[dict[str, int], dict[str, Any]]:
+    """How many images equal a real one of either set in every pixel, and which of those are evidence of copying.
 
-    def prepare(images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(images.reshape(len(images), -1).astype(np.float32))
-
-    return FeatureNetwork("pixels", "", "none", BATCH_SIZE, prepare, lambda x: (x, None))
-
-
-def duplicates(images: np.ndarray, references: np.ndarray) -> int:
-    """How many of the images equal a reference in every pixel."""
-    known = {_digest(reference) for reference in references}
-    return sum(_digest(image) in known for image in images)
+    Where two real images are equal, a third may be without any copying, as blank ones are: evidence are the real images
+    that are the only one of their kind and that some image equals. If nothing is copied, each of them is a training
+    image with the probability of any real image (a binomial test, one-sided).
+    """
+    made = Counter(map(_digest, images))
+    kinds = Counter(map(_digest, train)), Counter(map(_digest, test))
+    counts = [sum(made[digest] for digest in kind) for kind in kinds]
+    single = [sum(kind[d] == 1 and not other[d] for d in made if d in kind) for kind, other in (kinds, kinds[::-1])]
+    chance = len(train) / (len(train) + len(test))
+    p_value = float(binomtest(single[0], sum(single), chance, "greater").pvalue) if sum(single) else 1.0
+    copies = {"num_train": single[0], "num_test": single[1], "p_value": p_value}
+    return {"train": counts[0], "test": counts[1]}, copies
 
 
 def main() -> None:
@@ -115,7 +123,7 @@ def main() -> None:
         network = classifier_network("classifier", args.classifier)
         parents["classifier"] = network.sha256
     else:
-        network = pixels()
+        network = None
     provenance = Provenance("memorisation", VERSION, plain(settings), parents)
     synthetic, train, test = (ImageSet.read(path) for path in (args.synthetic, args.train, args.test))
     run(synthetic, train, test, network, settings, provenance).write(args.result)

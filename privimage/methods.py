@@ -11,6 +11,12 @@ from typing import Literal
 from privimage.setting import setting
 
 Policy = Literal["query", "random", "whole", "none"]
+POLICIES = {  # in words
+    "query": "the public classes that the noisy query chose",
+    "random": "public classes chosen at random",
+    "whole": "the whole public set under its own labels",
+    "none": "no public images",
+}
 
 
 @dataclass(frozen=True)

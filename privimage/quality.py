@@ -26,7 +26,7 @@ from privimage.metrics.neighbours import neighbour_metrics
 from privimage.schema import plain
 from privimage.settings import ComparisonSettings
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
@@ -76,12 +76,12 @@ def run(
 def compare(synthetic: FeatureSet, reference: FeatureSet) -> tuple[dict[str, float | None], dict[str, float]]:
     """All metrics but the Frechet distance, by name, and the deviations of those that are means over subsets."""
     name = reference.network
-    means = {f"kd_{name}": kernel_distance(synthetic.features, reference.features)}
+    means: dict[str, tuple[float, float | None]] = {f"kd_{name}": kernel_distance(synthetic.features, reference.features)}
     if synthetic.logits.size:
         means[f"is_{name}"] = inception_score(synthetic.logits)
     near = neighbour_metrics(synthetic.features, reference.features)
     values = {key: mean for key, (mean, _) in means.items()} | {f"{key}_{name}": value for key, value in near.items()}
-    return values, {key: deviation for key, (_, deviation) in means.items()}
+    return values, {key: deviation for key, (_, deviation) in means.items() if deviation is not None}
 
 
 def gap(synthetic: FeatureSet, real: Mapping[str, FeatureSet], count: int) -> float:

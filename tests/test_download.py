@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from privimage import cli, download
+from privimage.data import fetch
 from privimage.data.published import NETWORKS, PUBLISHED, File
+from privimage.data.web import Trouble
 from privimage.errors import UserError
 
 
@@ -110,15 +112,34 @@ def test_a_file_where_the_folder_should_be_is_one_sentence(tmp_path, offline):
         download.run("mnist", tmp_path / "mnist")
 
 
-def test_what_is_optional_and_cannot_be_had_is_told_and_no_error(monkeypatch, tmp_path, small, capsys):
-    (tmp_path / "one").write_bytes(b"one")
-    (tmp_path / "two").write_bytes(b"2")
-    flags = ["--source", "small", "--folder", str(tmp_path), "--complete", str(tmp_path / "complete.json")]
+def optional(monkeypatch, folder):
+    flags = ["--source", "small", "--folder", str(folder), "--complete", str(folder / "complete.json")]
     monkeypatch.setattr(sys, "argv", ["download", *flags, "--optional"])
+    monkeypatch.setattr(fetch, "PAUSE", 0)
     download.main()
+
+
+def test_what_is_optional_and_cannot_be_reached_is_told_and_no_error(monkeypatch, tmp_path, small, capsys):
+    (tmp_path / "one").write_bytes(b"one")
+    optional(monkeypatch, tmp_path)
     told = json.loads((tmp_path / "complete.json").read_text())
-    assert set(told) == {"missing"} and "published file has" in told["missing"]
+    assert set(told) == {"missing"} and "connection was refused" in told["missing"]
     assert "going on without small" in capsys.readouterr().err
+
+
+def test_what_is_optional_and_wrong_is_an_error(monkeypatch, tmp_path, small):
+    (tmp_path / "one").write_bytes(b"1")
+    with pytest.raises(UserError, match="published file has"):
+        optional(monkeypatch, tmp_path)
+    (tmp_path / "one").write_bytes(b"one")
+
+    def tampered(url, file, part):
+        raise Trouble("what arrived has the sha256 checksum of something else", again=False, wrong=True)
+
+    monkeypatch.setattr(fetch, "_try", tampered)
+    with pytest.raises(UserError, match="something else"):
+        optional(monkeypatch, tmp_path)
+    assert not (tmp_path / "complete.json").exists()
 
 
 def test_inception_is_fetched_like_a_set_but_is_none(monkeypatch, tmp_path, offline):

@@ -50,4 +50,4 @@ def test_at_most_so_many_of_each_split(folder, monkeypatch):
 def test_without_inceptions_weights_there_is_a_note(folder, monkeypatch):
     (folder / "complete.json").write_text(json.dumps({"missing": "offline"}))
     for found in main(monkeypatch, folder, "inception", folder / "complete.json"):
-        assert len(found) == 0 and found.note == WEIGHTS_MISSING
+        assert len(found) == 0 and found.note == f"{WEIGHTS_MISSING} (offline)"

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tracemalloc
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -59,7 +61,7 @@ def noised(images, seed=0):
 
 
 def run(synthetic, train, test, settings=PIXELS):
-    return memorisation.run(synthetic, train, test, memorisation.pixels(), settings, MADE_BY)
+    return memorisation.run(synthetic, train, test, None, settings, MADE_BY)
 
 
 @pytest.mark.parametrize("change", [np.array, noised])
@@ -117,6 +119,39 @@ def test_distances_and_counts_are_of_as_many_of_either():
     assert all(len(row) == 101 and row == sorted(row) for row in found.distances.values())
     medians = [row[50] for row in found.distances.values()]
     assert max(medians) < 1.1 * min(medians)  # three samples of one kind
+
+
+def test_half_of_copies_is_seen_with_a_tenth_as_many_test_images():
+    train, test, unseen = parts(400, 40, 500)
+    found = run(with_images(np.concatenate([noised(train.images), unseen.images[:400]])), train, test)
+    assert found.weighed["interval"][0] > 0.5 and found.weighed["num_images"] == 800
+
+
+def test_images_that_real_ones_repeat_are_no_copies_and_a_single_one_is():
+    train, test, unseen = parts(400, 100, 50)
+    blank = np.zeros_like(train.images[:1])
+    blanks = replace(train, images=np.concatenate([train.images, blank.repeat(4, axis=0)]), labels=np.zeros(404, int))
+    counted, copies = memorisation.duplicates(blank.repeat(9, axis=0), blanks.images, test.images)
+    assert counted == {"train": 9, "test": 0} and copies == {"num_train": 0, "num_test": 0, "p_value": 1.0}
+    both = np.concatenate([train.images[[7, 7, 8, 9]], test.images[:1], unseen.images])
+    counted, copies = memorisation.duplicates(both, train.images, test.images)
+    assert counted == {"train": 4, "test": 1}
+    assert (copies["num_train"], copies["num_test"]) == (3, 1)  # as sets of these sizes have it by chance
+    assert copies["p_value"] == pytest.approx(1 - 0.2**4 - 4 * 0.8 * 0.2**3 - 6 * 0.8**2 * 0.2**2)
+
+
+def test_pixels_take_no_memory_beside_the_images():
+    rng = np.random.default_rng(0)
+    synthetic, train, test = (rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for n in (20, 3000, 50))
+    assert memorisation.features(train, None).base is not None  # a view
+    tracemalloc.start()
+    found = nearness.nearest(*(memorisation.features(images, None) for images in (synthetic, train)), 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * train.nbytes  # all of it as float32 would be four times as much, and blocks are of this size
+    flat = [images.reshape(len(images), -1).astype(np.float64) for images in (synthetic, train)]
+    exact = np.linalg.norm(flat[0][:, None] - flat[1][None, :500], axis=2).min()
+    assert found.distances.min() <= exact
 
 
 def test_one_synthetic_image_and_two_test_images_are_enough():

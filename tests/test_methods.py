@@ -1,8 +1,10 @@
 """Methods: a row releases its query exactly when it reads one."""
 
+from typing import get_args
+
 import pytest
 
-from privimage.methods import METHODS, Method
+from privimage.methods import METHODS, POLICIES, Method, Policy
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -19,3 +21,11 @@ def test_the_table_holds_the_published_method_its_baselines_and_its_ablation():
 
 def test_a_row_is_the_published_policy_unless_told_otherwise():
     assert Method().policy == "query"
+
+
+def test_card_and_page_have_the_same_words_for_every_policy():
+    from privimage.releasing import card
+    from privimage.reporting import page
+
+    assert tuple(POLICIES) == get_args(Policy)
+    assert card.POLICIES is page.POLICIES is POLICIES

@@ -33,6 +33,10 @@ MIB = 2**20  # bytes
 LOCK = ".download.lock"
 
 
+class Unreachable(UserError):
+    """No address gave the file, and none gave something else in its place."""
+
+
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """The folder exists, and no other download works in it meanwhile.
@@ -74,40 +78,42 @@ def fetch(file: File, folder: Path) -> None:
     """The file lies in the folder, whole and with its published checksum.
 
     Raises:
-        UserError: if no address gives it; what has arrived is kept for the next start, unless it is wrong.
+        Unreachable: if no address gives it; what has arrived is kept for the next start.
+        UserError: if what an address gives is wrong; it is not kept.
     """
-    part = folder / f"{file.name}.part"
+    part, error = folder / f"{file.name}.part", Unreachable
     whys: dict[str, list[str]] = {}  # reason -> addresses
     for url in file.urls:
-        why = _fetch_from(url, file, part)
-        if not why:
+        trouble = _fetch_from(url, file, part)
+        if not trouble:
             with _writing(part):
                 part.replace(folder / file.name)
                 _note(part).unlink(missing_ok=True)
                 sync_folder(folder)
             return
-        whys.setdefault(why, []).append(url)
+        whys.setdefault(trouble.why, []).append(url)
+        error = UserError if trouble.wrong else error
     kept = f", which goes on from the {_size(part):,} bytes that have arrived," if _size(part) else ""
     told = "; ".join(f"{', '.join(urls)}: {why}" for why, urls in whys.items())
-    raise UserError(
+    raise error(
         f"{file.name} could not be fetched ({told}); start again later{kept} or fetch it by hand from "
         f"{file.urls[0]} and put it at {shown(folder / file.name)}."
     )
 
 
-def _fetch_from(url: str, file: File, part: Path) -> str:
+def _fetch_from(url: str, file: File, part: Path) -> Trouble | None:
     """Try one address, again while there is hope; why it gave no file, or nothing if it did."""
     print(f"fetching {url}", file=sys.stderr, flush=True)
     furthest, failed = _size(part), 0
     while True:
         try:
             _try(url, file, part)
-            return ""
+            return None
         except Trouble as trouble:
             failed = 1 if _size(part) > furthest else failed + 1
             furthest = max(furthest, _size(part))
             if not trouble.again or failed >= TRIES:
-                return trouble.why
+                return trouble
             print(f"{url}: {trouble.why}; trying again", file=sys.stderr, flush=True)
         time.sleep(PAUSE * failed)
 
@@ -126,7 +132,7 @@ def _try(url: str, file: File, part: Path) -> None:
     if wrong:
         _forget(part)
         # What was there before may be to blame: then a try from the beginning may go better.
-        raise Trouble(f"what arrived {wrong}, and was deleted", again=resumed)
+        raise Trouble(f"what arrived {wrong}, and was deleted", again=resumed, wrong=True)
 
 
 def _receive(answer: Answer, url: str, file: File, part: Path) -> bool:
@@ -139,7 +145,7 @@ def _receive(answer: Answer, url: str, file: File, part: Path) -> bool:
         _forget(part)
         raise Trouble("it sends another range, or of another file, than was asked for", again=True)
     if None not in (answer.total, file.size) and answer.total != file.size:
-        raise Trouble(f"it offers {answer.total:,} bytes, and the published file has {file.size:,}", again=False)
+        raise Trouble(f"it offers {answer.total:,} bytes, and the published file has {file.size:,}", again=False, wrong=True)
     if answer.status != REST:
         _forget(part)
         with _writing(part):
@@ -156,7 +162,7 @@ def _write(answer: Answer, part: Path, total: int | None) -> Iterator[None]:
         size = out.tell()
         for piece in answer.pieces():
             if total is not None and size + len(piece) > total:
-                raise Trouble(f"it sends more than the {total:,} bytes of the file", again=False)
+                raise Trouble(f"it sends more than the {total:,} bytes of the file", again=False, wrong=True)
             out.write(piece)
             steps = (size + len(piece)) // MIB - size // MIB
             size += len(piece)

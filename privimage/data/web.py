@@ -26,11 +26,11 @@ STATUS = {401: "it asks for a log-in", 403: "it refuses access", 404: "it has no
 
 
 class Trouble(Exception):
-    """One try failed: why, and whether another may go better."""
+    """One try failed: why, whether another may go better, and whether what was sent is not the published file."""
 
-    def __init__(self, why: str, again: bool) -> None:
+    def __init__(self, why: str, again: bool, wrong: bool = False) -> None:
         super().__init__(why)
-        self.why, self.again = why, again
+        self.why, self.again, self.wrong = why, again, wrong
 
 
 @dataclass(frozen=True)

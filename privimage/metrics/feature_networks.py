@@ -60,10 +60,18 @@ def load_network(name: str, row: Network, weights: Path) -> FeatureNetwork | Non
     if row.kind == "classifier":
         return classifier_network(name, weights)
     if row.is_inception:
-        with reading(weights):
-            arrived = isinstance(json.loads(weights.read_text(encoding="utf-8")), list)
-        return inception_network(name, row, cache_folder() / INCEPTION.name) if arrived else None
+        path = cache_folder() / INCEPTION.name
+        return None if why_missing(row, weights) else inception_network(name, row, path)
     return own_network(name, row, weights)
+
+
+def why_missing(row: Network, weights: Path) -> str:
+    """Why Inception could not be fetched, as `download` wrote it; empty for a network that is there."""
+    if not row.is_inception:
+        return ""
+    with reading(weights):
+        told = json.loads(weights.read_text(encoding="utf-8"))
+        return told["missing"] if isinstance(told, dict) else ""
 
 
 def classifier_network(name: str, path: Path) -> FeatureNetwork:

@@ -55,16 +55,21 @@ class Share:
 def nearest(images: np.ndarray, references: np.ndarray, count: int = COUNT) -> Near:
     """The ``count`` nearest references of each image.
 
-    Shapes: float [M, D], [N, D].
+    Bytes stay bytes but for the block at hand: as float32 a large set's would take four times the memory.
+
+    Shapes: float or uint8 [M, D], [N, D].
     """
     num, width = references.shape
     count = min(count, num)
-    squares = np.einsum("nd,nd->n", references, references)
+    some = max(1, BLOCK // width)
+    parts = [slice(start, start + some) for start in range(0, num, some)]
+    squares = np.concatenate([_squares(_as_float(references[part])) for part in parts])
     distances, indices = np.empty((len(images), count)), np.empty((len(images), count), np.int64)
     rows = max(1, BLOCK // max(num, count * width))
     for start in range(0, len(images), rows):
-        block = images[start : start + rows]
-        near = squares - 2 * (block @ references.T)  # [B, N], but for what is the same in each row
+        block = _as_float(images[start : start + rows])
+        products = [block @ _as_float(references[part]).T for part in parts]
+        near = squares - 2 * np.concatenate(products, axis=1)  # [B, N], but for what is the same in each row
         found = np.argpartition(near, count - 1, axis=1)[:, :count]
         apart = np.subtract(block[:, None], references[found], dtype=np.float64)  # [B, K, D]: copies are 0 apart
         exact = np.sqrt(np.einsum("bkd,bkd->bk", apart, apart))
@@ -72,6 +77,14 @@ def nearest(images: np.ndarray, references: np.ndarray, count: int = COUNT) -> N
         distances[start : start + rows] = np.take_along_axis(exact, order, axis=1)
         indices[start : start + rows] = np.take_along_axis(found, order, axis=1)
     return Near(distances, indices, num)
+
+
+def _as_float(rows: np.ndarray) -> np.ndarray:
+    return rows.astype(np.float32) if rows.dtype == np.uint8 else rows
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("nd,nd->n", rows, rows)
 
 
 def share_nearer(first: Near, second: Near) -> Share:

@@ -15,6 +15,7 @@ import yaml
 
 from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Subset
 from privimage.config import epsilon_label
+from privimage.methods import POLICIES
 from privimage.privacy.event import Event
 from privimage.reporting.cost import Verdict
 from privimage.settings import ReleaseSettings
@@ -22,12 +23,6 @@ from privimage.settings import ReleaseSettings
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 MECHANISMS = ("gaussian", "poisson_gaussian", "report_noisy_max")  # those that the card has words for
-POLICIES = {
-    "query": "the public classes that the noisy query chose",
-    "random": "public classes chosen at random",
-    "whole": "the whole public set under its own labels",
-    "none": "no public images",
-}
 
 
 @dataclass(frozen=True)

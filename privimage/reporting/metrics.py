@@ -15,7 +15,6 @@ KINDS = {  # kind: (what a reader calls it, whether lower or higher is better)
     "fd": ("Fréchet distance", LOWER),
     "fid": ("FID", LOWER),
     "kd": ("kernel distance", LOWER),
-    "kid": ("KID", LOWER),
     "is": ("inception score", HIGHER),
     GAP: ("generalisation gap", ""),
     "precision": ("precision", HIGHER),

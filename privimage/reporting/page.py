@@ -20,6 +20,7 @@ import numpy as np
 
 from privimage.artifacts import QueryResult
 from privimage.config import epsilon_label
+from privimage.methods import POLICIES
 from privimage.privacy import accounting
 from privimage.reporting.cells import Cell
 from privimage.reporting.cost import Verdict, parts_of, shares
@@ -31,12 +32,6 @@ from privimage.reporting.wording import FILTERS
 from privimage.settings import Declared
 
 PACKAGES = ("privimage", "torch", "dp-accounting", "opacus", "numpy", "snakemake")
-POLICIES = {
-    "query": "chosen by the noisy query",
-    "random": "chosen at random",
-    "whole": "the whole public set",
-    "none": "no public data",
-}
 NAMED_CLASSES = 12  # whose selected public classes are listed
 Queries = Mapping[str, tuple[str, QueryResult]]
 

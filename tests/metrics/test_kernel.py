@@ -50,7 +50,15 @@ def test_mean_over_subsets_is_that_of_all_pairs_and_grows_with_a_shift(monkeypat
     assert kernel_distance(a, b) == (mean, deviation)
 
 
-def test_small_sides_are_used_whole():
+def test_small_sides_are_used_whole_and_once(monkeypatch):
     a, b = samples(7, n=30), samples(8, n=30, shift=0.5)
-    mean, deviation = kernel_distance(a, b)
-    assert mean == pytest.approx(squared_mmd(a, b), rel=1e-9) and deviation == pytest.approx(0, abs=1e-9)
+    calls = []
+    monkeypatch.setattr(kernel, "squared_mmd", lambda *sides: calls.append(sides) or squared_mmd(*sides))
+    assert kernel_distance(a, b) == (squared_mmd(a, b), None) and len(calls) == 1
+
+
+def test_where_one_side_is_small_the_deviation_is_the_others_alone():
+    a, b = samples(7, n=30), samples(8, n=90, shift=0.5)
+    _, deviation = kernel_distance(a, b)
+    both = np.std([squared_mmd(samples(seed, n=30), samples(seed + 1, n=30, shift=0.5)) for seed in range(0, 200, 2)])
+    assert 0 < deviation < both

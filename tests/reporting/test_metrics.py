@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import pytest
 
-from privimage.reporting.metrics import groups, heading, title, value_text
+import privimage
+from privimage.reporting.metrics import BALANCE, KINDS, groups, heading, title, value_text
 
 
 def test_metrics_are_grouped_so_that_no_table_is_too_wide():
@@ -40,3 +44,11 @@ def test_what_metrics_are_called(metric, told, head):
 )
 def test_how_values_are_written(metric, value, text):
     assert value_text(metric, value) == text
+
+
+def test_every_kind_of_a_distance_is_one_that_is_measured():
+    """Its key is written as the beginning of a name somewhere in the stages and metrics."""
+    root = Path(privimage.__file__).parent
+    text = "".join(path.read_text() for folder in (root, root / "metrics") for path in folder.glob("*.py"))
+    shown = {kind for kind in KINDS if kind not in (*BALANCE, "accuracy", "gap")}
+    assert {kind for kind in shown if not re.search(rf"['\"]{kind}(_|['\"])", text)} == set()
