@@ -78,7 +78,7 @@ def run(
 def features(images: np.ndarray, network: FeatureNetwork) -> np.ndarray:
     """The features of all images, float32 [N, D]."""
     found, starts = [], range(0, len(images), network.batch_size)
-    for start in progress(starts, "features", len(starts)):
+    for start in progress(starts, "features", len(starts), images=network.batch_size):
         with torch.inference_mode():
             rows, _ = network.forward(network.prepare(images[start : start + network.batch_size]))
         found.append(rows.float().cpu().numpy())
