@@ -21,6 +21,7 @@ from privimage.data.published import PUBLISHED
 from privimage.errors import UserError
 from privimage.methods import METHODS, Method
 from privimage.networks import NETWORKS, Network
+from privimage.releasing.places import place_in
 from privimage.schema import ConfigError, build, plain, schema_of, validate
 
 SECTIONS: dict[str, type] = {
@@ -132,6 +133,9 @@ def load(raw: Mapping[str, Any]) -> Config:
         for label, row in merged.get(table, {}).items():
             if row.get("path"):
                 merged[table][label] = {**row, "path": expanduser(row["path"])}
+    for semantics in (row["semantics"] for row in merged["datasets"].values()):  # copies, as overlays are
+        if semantics.get("word_vectors"):
+            semantics["word_vectors"] = expanduser(semantics["word_vectors"])
     rows = {
         table: {
             _name(table, label): build(cls, row, f"{table}.{label}") for label, row in merged.get(table, {}).items()
@@ -248,6 +252,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     check_source(where, row)
     if len(set(row.class_names)) != len(row.class_names):
         raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
+    _check_words(where, row)
     if row.delta * row.num_images >= 1:
         raise ConfigError(
             f"`{where}.delta` is {row.delta:g}; expected less than 1/num_images = {1 / row.num_images:.3g}, "
@@ -285,6 +290,24 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     if row.sample.sigma_min >= row.sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
     _check_quality(config, label, row)
+    vectors = row.semantics.word_vectors
+    if label in config.run.datasets and vectors and not Path(vectors).is_file():
+        raise ConfigError(
+            f"`{where}.semantics.word_vectors` is {vectors!r}, which is not there; write where the file is, or "
+            "leave it out."
+        )
+
+
+def _check_words(where: str, row: s.Dataset) -> None:
+    """What is written into a release names no place: found here, not when the budget is spent."""
+    words = [("class_names", name) for name in row.class_names]
+    words += [(f"release.{key}", getattr(row.release, key)) for key in ("pretty_name", "license")]
+    for key, text in words:
+        if text and (place := place_in(text)):
+            raise ConfigError(
+                f"`{where}.{key}` has {text!r}, of which {place!r} reads as a path, and releases hold none; "
+                f"write it in words, without slashes{', here and in the labels' if key == 'class_names' else ''}."
+            )
 
 
 def _check_quality(config: Config, label: str, row: s.Dataset) -> None:

@@ -313,7 +313,7 @@ def main() -> None:
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
-    heartbeat.tell(before=[e.as_json() for e in (*before, *after)], training=event.as_json(), delta=declared.delta)
+    heartbeat.tell(before=[e.as_json() for e in before], training=event.as_json(), delta=declared.delta)
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
     with ledger.open("finetune", fingerprint(facts), label) as release:
         if not release.finished:

@@ -94,7 +94,7 @@ def losses(
     found = np.empty((len(index), len(settings.sigmas)))
     step = max(1, BATCH_SIZE // settings.num_draws)
     starts = range(0, len(index), step)
-    for start in progress(starts, "losses", len(starts)):
+    for start in progress(starts, "losses", len(starts), images=step):
         x, labels = held.at(torch.from_numpy(index[start : start + step]))
         for level, (sigma, noise) in enumerate(zip(settings.sigmas, noises)):
             levels = torch.full((len(x), settings.num_draws), sigma, device=device)

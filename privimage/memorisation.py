@@ -84,7 +84,7 @@ def features(images: np.ndarray, network: FeatureNetwork | None) -> np.ndarray:
     if network is None:
         return images.reshape(len(images), -1)
     found, starts = [], range(0, len(images), network.batch_size)
-    for start in progress(starts, "features", len(starts)):
+    for start in progress(starts, "features", len(starts), images=network.batch_size):
         with torch.inference_mode():
             rows, _ = network.forward(network.prepare(images[start : start + network.batch_size]))
         found.append(rows.float().cpu().numpy())

@@ -21,9 +21,10 @@ import numpy as np
 
 from privimage import cli
 from privimage.artifacts import Contents, ImageSet, Provenance, write_bytes
-from privimage.data.record import Problem
+from privimage.data.record import Problem, printable
 from privimage.data.survey import Seen, duplicates, unused, warnings_of
 from privimage.errors import UserError
+from privimage.releasing.places import place_in
 from privimage.reporting.grid import contact_sheet
 from privimage.settings import JoinSettings
 from privimage.shards import Shard
@@ -65,6 +66,7 @@ def run(shards: Sequence[Shard], settings: JoinSettings, num_images: int | None,
     refuse(problems, skip=settings.on_bad_image == "skip")
     meta = shards[0].meta
     names = tuple(meta["class_names"])
+    _check_names(names)
     positions, labels, is_test, hashes = _columns(shards)
     if is_test.all() or not is_test.any():
         raise UserError(
@@ -129,6 +131,15 @@ def doubts(train: ImageSet, num_images: int | None) -> Iterator[str]:
             "used for the guarantee, so mend it in the configuration if it is wrong."
         )
     yield from unused(train.class_names, train.counts)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if place_in(name):
+            raise UserError(
+                f"a class is called {printable(name)}, which reads as a path, and no release may hold one; expected "
+                "words; write it without slashes in the labels of the images."
+            )
 
 
 def _columns(shards: Sequence[Shard]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -103,7 +103,7 @@ def write_shard(path: Path, part: Part, settings: dict[str, Any]) -> int:
 def _fill(file: BinaryIO, part: Part, settings: dict[str, Any]) -> int:
     columns = {name: array(code) for name, code in COLUMNS.items()}
     names, problems, seen, digest = bytearray(), [], Seen(), hashlib.sha256()
-    for item in progress(part, "shard", None):
+    for item in progress(part, "shard", None, images=1):
         if not isinstance(item, Square):
             problems.append([item[0], asdict(item[1])])
             continue

@@ -8,35 +8,42 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from privimage.artifacts import ArtifactError, PrivacyStatement
+from privimage.artifacts import ArtifactError, PrivacyStatement, Subset
 from privimage.data.record import printable
 from privimage.errors import UserError
 from privimage.privacy.event import Event
 
 SILENT_SECONDS = 120.0  # without a heartbeat, on another machine: it is taken for stopped
 COLUMNS = ("what", "stage", "state", "step", "images/s", "epsilon", "time left")
-DONE = (  # the last of these files that is there names the last stage that is done
+DONE = (  # of a release: (stage, file below the data set's folder); the last that is there is the last that is done
+    ("select", "{shared}/subset.json"),
     ("pretrain", "{shared}/pretrained.safetensors"),
     ("finetune", "{cell}/privacy.json"),
     ("sample", "{cell}/images.h5"),
-    ("quality", "{internal}/quality.json"),
-    ("accuracy", "{internal}/accuracy.json"),
+    ("semantics", "internal/{shared}/semantics.json"),
+    ("quality", "internal/{cell}/quality/*.json"),
+    ("accuracy", "internal/{cell}/accuracy.json"),
+    ("memorisation", "internal/{cell}/memorisation.json"),
+    ("membership", "internal/{cell}/membership.json"),
     ("release", "{cell}/release/SHA256SUMS"),
 )
-SHARED = (  # of a data set or public set: (stage, file)
+SHARED = (  # of a data set or public set: (stage, files)
     ("preprocess", "train.h5"),
     ("preprocess", "internal/train.h5"),
     ("classifier", "classifier.safetensors"),
     ("query", "query/*.json"),
-    ("report", "report.html"),
+    ("features", "internal/features/*/test.h5"),
+    ("report", "report.html", "internal/report.html"),
 )
+SUBJECT = re.compile(r"(public/[^/]+|[^/]+)(?:/internal)?((?:/[^/]+/seed\d+(?:/eps[^/]+)?)?)/")
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,17 @@ def run(results: Path, state_dir: Path, now: float | None = None) -> list[Line]:
     Raises:
         UserError: if the folder holds no results and nothing is running.
     """
-    running = list(_running(state_dir / "status", results, now or time.time()))
-    done = list(_done(results)) if results.is_dir() else []
+    done = {line.what: line for line in _done(results)} if results.is_dir() else {}
+    running = [
+        replace(line, epsilon=done[line.what].epsilon) if line.what in done and not line.epsilon else line
+        for line in _running(state_dir / "status", now or time.time())
+    ]
     if not running and not done:
         raise UserError(
             f"{printable(str(results))} holds no results and nothing is running; give the folder `results` of a run."
         )
-    lines = [line for line in done if line.what not in {other.what for other in running}] + running
-    return sorted(lines, key=lambda line: (not line.what.startswith("public/"), line.what))
+    lines = [line for what, line in done.items() if what not in {other.what for other in running}] + running
+    return sorted(lines, key=lambda line: (not line.what.startswith("public/"), _in_order(line.what)))
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -81,32 +91,44 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
+def _in_order(what: str) -> list[str | float]:
+    """Text and numbers in turn, so that eps2 comes before eps10."""
+    return [float(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", what))]
+
+
 def _done(results: Path) -> Iterator[Line]:
     sets = [path for path in [*results.glob("public/*"), *results.iterdir()] if path.is_dir() and path.name != "public"]
     for folder in sets:
-        found = [stage for stage, pattern in SHARED if any(folder.glob(pattern))]
+        found = [stage for stage, *patterns in SHARED if all(any(folder.glob(pattern)) for pattern in patterns)]
         if found:
             yield Line(folder.relative_to(results).as_posix(), found[-1], "done")
         for shared in sorted(folder.glob("*/seed*")):
             cells = sorted(shared.glob("eps*"))
             for cell in cells or [shared]:
-                yield from _done_of_release(results, shared, cell)
+                yield from _done_of_release(folder, shared, cell)
 
 
-def _done_of_release(results: Path, shared: Path, cell: Path) -> Iterator[Line]:
-    dataset, *rest = cell.relative_to(results).parts
-    internal = results.joinpath(dataset, "internal", *rest)
-    found = [stage for stage, file in DONE if Path(file.format(shared=shared, cell=cell, internal=internal)).exists()]
+def _done_of_release(folder: Path, shared: Path, cell: Path) -> Iterator[Line]:
+    at = {"shared": shared.relative_to(folder), "cell": cell.relative_to(folder)}
+    found = [stage for stage, pattern in DONE if any(folder.glob(pattern.format(**at)))]
     if not found:
         return
     try:
         spent = f"{PrivacyStatement.read(cell / 'privacy.json').epsilon:.3f}" if "finetune" in found else ""
+        step = f"{len(found)} of {_num_due(shared / 'subset.json')} stages"
     except ArtifactError:
-        spent = "unreadable"
-    yield Line("/".join((dataset, *rest)), found[-1], "done", epsilon=spent)
+        spent = step = "unreadable"
+    yield Line(f"{folder.name}/{at['cell'].as_posix()}", found[-1], "done", step, epsilon=spent)
 
 
-def _running(folder: Path, results: Path, now: float) -> Iterator[Line]:
+def _num_due(subset: Path) -> int:
+    """How many stages a release has: no accuracy of a single class, no semantics where no classes were selected."""
+    chosen = Subset.read(subset)
+    absent = [len(chosen.classes) == 1, chosen.policy not in ("query", "random")]
+    return len(DONE) - sum(absent)
+
+
+def _running(folder: Path, now: float) -> Iterator[Line]:
     for path in sorted(folder.glob("*.json")):
         try:
             beat = json.loads(path.read_bytes())
@@ -135,10 +157,9 @@ def _line(beat: Mapping[str, Any], now: float) -> Line:
 def _subject(output: str) -> str:
     """What a stage's output belongs to: ``public/glyphs8``, ``digits``, or ``digits/privimage/seed0/eps1``."""
     parts = Path(output).parts
-    parts = parts[parts.index("results") + 1 :] if "results" in parts else parts
-    if parts[0] == "public":
-        return "/".join(parts[:2])
-    return "/".join(part for part in parts[:-1] if part not in ("internal", "query", "shards"))
+    if "results" not in parts:
+        return "/".join(parts[:-1])
+    return "".join(SUBJECT.match("/".join(parts[parts.index("results") + 1 :])).groups())
 
 
 def _is_alive(beat: Mapping[str, Any], now: float) -> bool:

@@ -161,6 +161,11 @@ CONTRADICTIONS = {
     "no such query": ("methods.mine", {"policy": "query", "query": "defualt"}, "did you mean `default`?"),
     "reserved dataset": ("datasets.internal", DEFAULT["datasets"]["digits"], "cannot be a name"),
     "reserved method": ("methods.query", {"policy": "none"}, "cannot be a name"),
+    "a class that reads as a path": ("datasets.digits.class_names", ["/m/0k4j", "b"], "'/m/0k4j' reads as a path"),
+    "a class that reads as an internal file": ("datasets.digits.class_names", ["internal/x", "b"], "and in the labels"),
+    "a title that reads as a path": ("datasets.digits.release", {"pretty_name": "of data/scans.zip"}, "pretty_name"),
+    "a licence that reads as a path": ("datasets.digits.release", {"license": "/LICENSE"}, "without slashes"),
+    "no such word vectors": ("datasets.digits.semantics", {"word_vectors": "absent.txt"}, "write where the file is"),
     "a path as a name": ("datasets.a/b", DEFAULT["datasets"]["digits"], "cannot be a name"),
 }
 
@@ -355,6 +360,15 @@ def test_how_images_are_read_is_told_to_the_readers_and_what_to_do_with_bad_ones
     assert (source["small_images"], source["max_pixels"]) == ("pad", 99)
     assert not {"on_bad_image", "num_shards"} & source.keys()  # neither changes what is read
     assert config.join(dataset="digits") == {"on_bad_image": "skip"}
+
+
+def test_word_vectors_may_lie_in_the_home_folder_and_those_of_rows_that_are_not_run_anywhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "vectors.txt").touch()
+    raw = changed("semantics.word_vectors", "~/vectors.txt")
+    raw["datasets"]["other"] = {**raw["datasets"]["digits"], "semantics": {"word_vectors": "absent.txt"}}
+    config = c.load(raw)
+    assert config.stage("semantics", dataset="digits") == {"word_vectors": str(tmp_path / "vectors.txt")}
 
 
 def test_a_path_may_begin_with_the_home_folder_and_one_folder_is_one_however_it_is_read(tmp_path, monkeypatch):

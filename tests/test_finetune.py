@@ -287,6 +287,14 @@ def test_later_choices_of_epochs_are_paid_for_by_more_noise_and_charged_when_the
     assert charge["events"] == [statement.events[1].as_json()]
 
 
+def test_status_counts_only_what_was_drawn_before_as_spent(files, monkeypatch):
+    told = {}
+    monkeypatch.setattr("privimage.heartbeat.tell", lambda **facts: told.update(facts))
+    call(monkeypatch, {**files, "validation-epsilons": [0.5]})
+    statement = PrivacyStatement.read(files["privacy"])
+    assert [told["before"], told["training"]] == [[statement.events[0].as_json()], statement.events[1].as_json()]
+
+
 def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
     call(monkeypatch, files)
     outputs = [files[name] for name in ("weights", "privacy", "curve")]

@@ -115,6 +115,12 @@ def test_an_empty_part_is_refused(tmp_path, count, test):
         join(written(numbered(count)[1], tmp_path))
 
 
+def test_a_class_that_no_release_may_name_is_refused_before_anything_is_spent(tmp_path):
+    _, collection = numbered(12)
+    with pytest.raises(UserError, match="a class is called /m/0k4j, which reads as a path"):
+        join(written(Collection("list", ("cat", "/m/0k4j"), collection.items), tmp_path))
+
+
 def test_copies_are_told_by_name(tmp_path):
     same = np.full((4, 4), 9, np.uint8)
     items = [Record(name, 0, split, lambda: same) for name, split in (("a", "train"), ("b", "train"), ("c", "test"))]

@@ -41,6 +41,7 @@ from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.randomness import SecretKey
 from privimage.releasing import whitelist
 from privimage.releasing.image_folder import folder_names
+from privimage.releasing.places import place_in
 from privimage.schema import plain
 from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings, SampleSettings, SelectSettings
 
@@ -425,6 +426,45 @@ def test_a_leak_in_an_artifact_is_refused_with_a_sentence(quick, monkeypatch, fo
     with pytest.raises(UserError, match=r"on the list|no path leaves|not a setting|expected raw and averaged"):
         make(monkeypatch, folder)
     assert not (folder / "release").exists() and not (folder / release.UNFINISHED).exists()
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("read from /srv/my_data/x", "/srv/my_data/x"),
+        ("/secret", "/secret"),
+        ("in `/secret`", "/secret"),
+        ("(~/scans)", "~/scans"),
+        ("from ./home/u", "./home/u"),
+        ("path=../u", "../u"),
+        ("data/secret.zip", "data/secret.zip"),
+        ("of my-data/a b.txt and x/y/scan.png.", "x/y/scan.png"),
+        ("file:///x", "file:///x"),
+        (r"C:\Users\u", r"C:\Users\u"),
+        ("internal/train", "internal/"),
+    ],
+)
+def test_a_place_is_seen_in_a_text(text, place):
+    assert place_in(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yes/no", "n/a", "w/ glasses", "and / or", "24/7", "+/-", "<b>a|b</b>", "frontal/lateral (AP/PA)", "ε/δ",
+        "https://creativecommons.org/licenses/by/4.0/", "https://zenodo.org/records/1/a.zip", "images.h5", "x/y/z",
+        "`data/*.parquet`", "data/train-*.parquet", "images/train", "path/of/this/folder", "1/num_images", "v1.2/3.4",
+    ],
+)  # fmt: skip
+def test_words_with_slashes_are_no_place(text):
+    assert place_in(text) is None
+
+
+def test_a_place_is_seen_under_the_escapes_of_markdown(released):
+    text = (released / "README.md").read_text(encoding="utf-8")
+    (released / "README.md").write_text(text.replace("## Contents", "## data\\_x/scans\\_1.zip"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="names a place, 'data_x/scans_1.zip'"):
+        whitelist.FILES["README.md"](released / "README.md")
 
 
 def test_what_lies_beside_the_artifacts_does_not_come_along(quick, monkeypatch, folder):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+import privimage
 from privimage import status
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.event import Event
 from privimage.progress import progress
 
+ROOT = Path(privimage.__file__).parent
+WITHOUT_IMAGES = {"check_data.py", "data/fetch.py", "data/glyphs.py"}  # whose loops are not over images
 QUERY, TRAINING = Event("gaussian", 10.0), Event("poisson_gaussian", 6.0, 0.28, 30)
 
 
@@ -102,9 +107,79 @@ def test_a_finished_run_is_done(chain):
     assert re.search(r"^what +stage +state +step +images/s +epsilon +time left$", table, re.M), table
     assert re.search(r"^public/glyphs8 +classifier +done$", table, re.M), table
     assert re.search(r"^digits +report +done$", table, re.M), table
-    for method in ("privimage", "pdp"):
-        assert re.search(rf"^digits/{method}/seed0/eps1 +release +done +1\.000$", table, re.M), table
+    for method, count in (("privimage", 10), ("pdp", 9)):  # pdp selects no classes, whose meaning could be compared
+        row = rf"^digits/{method}/seed0/eps1 +release +done +{count} of {count} stages +1\.000$"
+        assert re.search(row, table, re.M), table
     assert "running" not in table and "stopped" not in table
+
+
+def test_every_stage_of_a_release_is_looked_for(chain):
+    """Those whose times the workflow wrote down under the release's method."""
+    times = chain / "results/digits/internal/benchmarks"
+    ran = {path.relative_to(times).parts[0] for path in times.rglob("privimage-seed0*.tsv")}
+    assert "quality" in ran and {stage for stage, _ in status.DONE} == ran
+
+
+@pytest.mark.parametrize("stage, pattern", status.DONE)
+def test_a_stage_whose_file_is_absent_is_not_done(chain, tmp_path, stage, pattern):
+    shutil.copytree(chain / "results", tmp_path / "results")
+    at = {"shared": "privimage/seed0", "cell": "privimage/seed0/eps1"}
+    (path,) = (tmp_path / "results/digits").glob(pattern.format(**at))
+    path.unlink()
+    lines = {line.what: line for line in status.run(tmp_path / "results", tmp_path / "state")}
+    line = lines["digits/privimage/seed0/eps1"]
+    assert line.step == ("unreadable" if stage == "select" else "9 of 10 stages")
+    assert line.stage == ("membership" if stage == "release" else "release")
+    assert lines["digits/pdp/seed0/eps1"].step == "9 of 9 stages"
+
+
+OUTPUTS = {
+    "results/public/glyphs8/shards/0-of-1.shard": "public/glyphs8",
+    "results/public/glyphs8/classifier.safetensors": "public/glyphs8",
+    "results/digits/internal/shards/0-of-1.shard": "digits",
+    "results/digits/internal/contact-sheet.png": "digits",
+    "results/digits/query/default.json": "digits",
+    "results/digits/internal/features/classifier/test.h5": "digits",
+    "results/digits/internal/real/seed0/accuracy.json": "digits/real/seed0",
+    "results/digits/privimage/seed0/pretrained.safetensors": "digits/privimage/seed0",
+    "results/digits/internal/privimage/seed0/semantics.json": "digits/privimage/seed0",
+    "results/digits/internal/privimage/seed0/eps0.5/quality/classifier.json": "digits/privimage/seed0/eps0.5",
+    "results/digits/internal/privimage/seed0/eps1/training.csv": "digits/privimage/seed0/eps1",
+    "results/digits/privimage/seed0/eps1/release": "digits/privimage/seed0/eps1",
+    "data/mnist/complete.json": "data/mnist",
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_what_runs_is_told_under_its_set_or_release(tmp_path, output):
+    beat(tmp_path, output=output)
+    assert [line.what for line in status.run(tmp_path / "results", tmp_path)] == [OUTPUTS[output]]
+
+
+def test_a_measurement_that_runs_takes_the_row_of_its_release(chain, tmp_path):
+    output = "results/digits/internal/pdp/seed0/eps1/quality/classifier.json"
+    beat(tmp_path, stage="quality", loop="synthetic images", output=output)
+    lines = [line for line in status.run(chain / "results", tmp_path) if line.what == "digits/pdp/seed0/eps1"]
+    assert [(line.stage, line.state, line.epsilon) for line in lines] == [
+        ("quality: synthetic images", "running", "1.000")
+    ]
+
+
+def test_releases_are_in_the_order_of_their_numbers(tmp_path):
+    for epsilon in ("10", "0.5", "2"):
+        beat(tmp_path, output=f"results/digits/privimage/seed0/eps{epsilon}/images.h5")
+    told = [line.what.rpartition("eps")[2] for line in status.run(tmp_path / "results", tmp_path)]
+    assert told == ["0.5", "2", "10"]
+
+
+def test_every_loop_over_images_says_how_many_each_of_its_items_stands_for():
+    without = set()
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            told = isinstance(node, ast.Call) and {*range(len(node.args)), *(word.arg for word in node.keywords)}
+            if told and ast.unparse(node.func) == "progress" and not told & {4, "images"}:
+                without.add(path.relative_to(ROOT).as_posix())
+    assert without == WITHOUT_IMAGES
 
 
 def test_a_stage_that_runs_is_seen_and_one_that_was_killed_has_stopped(chain, tmp_path):

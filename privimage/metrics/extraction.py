@@ -33,10 +33,12 @@ def extract(
     index = fixed_order(len(images.labels))[:count]
     if len(index) < MINIMUM:
         raise UserError(f"{what}: there are {len(index)} to compare; expected at least {MINIMUM}.")
-    batches = [index[i : i + network.batch_size] for i in range(0, len(index), network.batch_size)]
+    size = network.batch_size
+    batches = [index[i : i + size] for i in range(0, len(index), size)]
     moments: Moments | None = None
     done = 0
-    for x in progress(ahead(lambda rows: network.prepare(images.images[rows]), batches), what, len(batches)):
+    prepared = ahead(lambda rows: network.prepare(images.images[rows]), batches)
+    for x in progress(prepared, what, len(batches), images=size):
         with torch.inference_mode():
             found, scores = (None if part is None else part.float().cpu().numpy() for part in network.forward(x))
         if not np.isfinite(found).all():

@@ -5,6 +5,7 @@ The same lists are held against the artifacts that a release is made from and ag
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from privimage.artifacts import ArtifactError, reading
+from privimage.releasing.places import place_in
 from privimage.schema import build
 from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings, SampleSettings, SelectSettings
 
@@ -104,7 +106,6 @@ SCHEMA_METADATA = {b"huggingface"}
 TENSORS = r"(raw|ema)\.[\w.]+"
 MEMBER = r"train/[^/\\]+/\d+\.png"  # of the zip
 PARQUET = r"data/train-\d{5}-of-\d{5}\.parquet"
-PLACE = re.compile(r"(?<![\w<:/.])/[\w.-]+/[\w./-]*|file://\S*|\b[A-Za-z]:\\\S*|\binternal/")
 
 
 def check_json(path: Path, keys: Keys) -> None:
@@ -238,9 +239,8 @@ def _plain(value: Any, where: str) -> None:
 
 
 def _text(text: str, where: str) -> None:
-    place = PLACE.search(text)
-    if place:
-        raise ArtifactError(f"{where} names a place, {place.group()!r}; no path leaves with a release.")
+    if place := place_in(text):
+        raise ArtifactError(f"{where} names a place, {place!r}; no path leaves with a release.")
 
 
 def _names(found: Iterable[str | bytes], allowed: Iterable[str | bytes], what: str) -> None:
@@ -254,7 +254,7 @@ def _check_card(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
     _keys(yaml.safe_load(front), FRONT_MATTER, path.name)
-    _text(body, path.name)
+    _text(html.unescape(re.sub(r"\\([^\w\s]|_)", r"\1", body)), path.name)  # as it is read, without Markdown's escapes
 
 
 def _check_images_zip(path: Path) -> None:

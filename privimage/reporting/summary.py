@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,10 +17,11 @@ from privimage.artifacts import ArtifactError, write_text
 from privimage.config import epsilon_label
 from privimage.measurements import Accuracy
 from privimage.reporting.cells import Cell, Measured
-from privimage.reporting.metrics import groups, heading, value_text
+from privimage.reporting.metrics import ACCURACIES, ATTACKS, groups, heading, instrument, kind, value_text
 
 Row = dict[str, str | int | float | None]
 COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent")
+WIDTH = 100  # characters of a line of text
 REAL = "real"  # the method's name in the rows of the reference, whose training images are the real ones
 
 
@@ -95,26 +96,59 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """The measurements as aligned plain text: one table for each kind of metric."""
+    """The measurements as aligned plain text, within 100 columns: accuracies and Fréchet distances, then the rest."""
+    found = groups(metrics_of(rows))
+    accuracies = {metric: heading(metric)[0] for metric in found.pop(ACCURACIES, [])}
+    rest = [metric for members in found.values() for metric in members]
+    main = {metric: metric for metric in rest if kind(metric) in ("fd", "fid")}
     note = "accuracy on real test images of classifiers trained on the images of each row; not private"
-    tables = [_table(rows, members) for members in groups(metrics_of(rows)).values()] or [_table(rows, [])]
-    return f"{rows[0]['dataset']}: {note}\n" + "\n".join(tables)
+    text = f"{rows[0]['dataset']}: {note}\n" + _tables(lines_of(rows), accuracies | main, ("epsilon", "spent", "seeds"))
+    for name, heads in _blocks(metric for metric in rest if metric not in main).items():
+        text += f"\n{name}\n" + _tables(lines_of(rows), heads, ("epsilon",))
+    return text
 
 
-def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    heads = [" ".join(filter(None, heading(metric))) for metric in metrics]
-    table = [["method", "epsilon", "spent", "seeds", *heads]]
-    for line in lines_of(rows):
-        if line.is_reference and not any(metric in line.metrics for metric in metrics):
-            continue
-        head = [line.method, _text(line.epsilon, epsilon_label), _text(line.epsilon_spent, "{:.4f}".format)]
-        table.append([*head, str(line.seeds), *(value_text(metric, line.metrics.get(metric)) for metric in metrics)])
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    aligned = [
+def _blocks(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The metrics by what they were measured with, each with a short name for its column."""
+    blocks: dict[str, dict[str, str]] = {}
+    for metric in metrics:
+        if metric in ATTACKS:
+            blocks.setdefault("copies and membership", {})[metric] = heading(metric)[0]
+        else:
+            network = instrument(metric)
+            blocks.setdefault(f"in the features of {network}", {})[metric] = metric.replace(f"_{network}", "", 1)
+    return blocks
+
+
+def _tables(lines: Sequence[Line], heads: dict[str, str], about: Sequence[str]) -> str:
+    """The columns in as many tables as the width asks for; the first has the columns that are ``about`` the lines."""
+    shown = [line for line in lines if not line.is_reference or any(metric in line.metrics for metric in heads)]
+    facts = {
+        "epsilon": [_text(line.epsilon, epsilon_label) for line in shown],
+        "spent": [_text(line.epsilon_spent, "{:.4f}".format) for line in shown],
+        "seeds": [str(line.seeds) for line in shown],
+    }
+    names = ["method", *(line.method for line in shown)]
+    tables = [[names, *([name, *facts[name]] for name in about)]]
+    for metric, head in heads.items():
+        column = [head, *(value_text(metric, line.metrics.get(metric)) for line in shown)]
+        if _width([*tables[-1], column]) > WIDTH:
+            tables.append([names, ["epsilon", *facts["epsilon"]]])
+        tables[-1].append(column)
+    return "\n".join(map(_aligned, tables))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in columns) - 2
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in columns]
+    rows = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
-        for row in table
+        for row in zip(*columns)
     ]
-    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]]) + "\n"
+    return "\n".join([rows[0], "-" * len(rows[0]), *rows[1:]]) + "\n"
 
 
 def _line(method: str, epsilon: float | None, group: Sequence[Row]) -> Line:

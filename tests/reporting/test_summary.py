@@ -31,11 +31,32 @@ def test_a_summary_reads_back_as_it_was_written(tmp_path):
     assert table_text(again) == table_text(ROWS)
 
 
-def test_the_table_is_aligned():
-    accuracies, distances = (table.splitlines() for table in table_text(ROWS).partition("\n")[2].split("\n\n"))
-    assert [len({len(line) for line in table}) for table in (accuracies, distances)] == [1, 1]
-    assert "85.0 ± 7.1 %" in accuracies[3] and "real" in accuracies[4]
-    assert "3.00" in distances[3] and len(distances) == 4  # real images have no distance to themselves
+def test_the_first_table_has_accuracies_and_frechet_distances_and_is_aligned():
+    lines = table_text(ROWS).splitlines()[1:]
+    assert lines[0].split() == ["method", "epsilon", "spent", "seeds", "cnn", "fd"]
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 5
+    assert "85.0 ± 7.1 %" in lines[3] and lines[3].endswith(" 3.00") and lines[4].startswith("real ")
+
+
+def test_other_tables_say_what_was_measured_with_once_and_leave_out_the_reference():
+    more = {"kd_classifier": 0.25, "fd_classifier_gap": 0.5, "kid_inception": 0.125, "membership_auc": 0.5}
+    _, *tables = table_text([ROWS[0], *({**row, **more} for row in ROWS[1:])]).split("\n\n")
+    heads = [table.splitlines()[:2] for table in tables]
+    assert [(name, head.split()) for name, head in heads] == [
+        ("in the features of classifier", ["method", "epsilon", "kd", "fd_gap"]),
+        ("in the features of inception", ["method", "epsilon", "kid"]),
+        ("copies and membership", ["method", "epsilon", "membership,", "area"]),
+    ]
+    assert [len(table.splitlines()) for table in tables] == [5, 5, 5]  # two heads, a rule, two releases
+
+
+def test_what_does_not_fit_into_a_line_goes_into_a_table_below():
+    many = {f"accuracy_classifier{i}": 0.5 + i / 100 for i in range(12)}
+    rows = [{**row, **many} for row in ROWS]
+    text = table_text(rows)
+    assert max(map(len, text.splitlines()[1:])) <= 100
+    assert [sum(line.startswith(word) for line in text.splitlines()) for word in ("method", "b", "real")] == [3, 6, 3]
+    assert all(text.count(f"classifier{i} ") + text.count(f"classifier{i}\n") == 1 for i in range(12))
 
 
 def test_what_is_no_summary_is_refused(tmp_path):
