@@ -6,8 +6,8 @@ Writes: one HTML file; for the internal edition also the measurements as CSV.
 Privacy: post-processing (release edition); evaluation, not private (internal edition).
 Source: Li et al., USENIX Security 2024, for what is measured.
 
-A benchmark's label is `stage`, `stage/method/seed0` or `stage/method/seed0/eps1`: what stands before the first
-slash names the row of the table of times, and a full label counts to that cell's seconds.
+A benchmark's label is `stage`, `stage/method/seed0` or `stage/method/seed0/eps1`, and may go on (`/network`): what
+stands before the first slash names the row of the table of times, and a full label counts to that cell's seconds.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _seconds(cells: Sequence[Cell], measured: Measured) -> dict[str, float]:
     """For each cell's coordinates, the time of the stages that ran for it alone."""
     times: dict[str, float] = {}
     for label, (seconds, _) in measured.benchmarks.items():
-        coordinates = label.partition("/")[2]
+        coordinates = "/".join(label.split("/")[1:4])
         if coordinates in {cell.coordinates for cell in cells}:
             times[coordinates] = times.get(coordinates, 0.0) + seconds
     return times

@@ -17,7 +17,7 @@ SUBJECT = ("method", "seed", "epsilon")  # the wildcards that tell jobs of one r
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a dry-run; ``command`` is empty without ``-p``."""
+    """One job of a dry-run; ``command`` is empty without ``-p``, ``memory`` is in MB."""
 
     rule: str
     input: tuple[str, ...]
@@ -25,6 +25,7 @@ class Job:
     notes: tuple[str, ...]  # log and benchmark
     wildcards: dict[str, str]
     command: str
+    memory: int
 
     @property
     def name(self) -> str:
@@ -85,5 +86,6 @@ def parse_jobs(text: str) -> list[Job]:
         wildcards = dict(pair.split("=", 1) for pair in files.get("wildcards", ()))
         notes = files.get("log", ()) + files.get("benchmark", ())
         command = field.get("Shell command", "")
-        jobs.append(Job(rule, files.get("input", ()), files.get("output", ()), notes, wildcards, command))
+        memory = int("".join(re.findall(r"^    resources: .*\bmem_mb=(\d+)", body, re.M)) or 0)  # `all` asks for none
+        jobs.append(Job(rule, files.get("input", ()), files.get("output", ()), notes, wildcards, command, memory))
     return jobs

@@ -192,7 +192,9 @@ def arguments(folder: Path, edition: str) -> list[str]:
         times = {
             "classifier": at / "time.tsv",
             "sample/scratch/seed0/eps1": at / "time.tsv",
-            "quality": at / "absent.tsv",
+            "quality/scratch/seed0/eps1/classifier": at / "time.tsv",
+            "accuracy/real/seed0": at / "time.tsv",
+            "memorisation/scratch/seed0/eps1": at / "absent.tsv",
         }
         given += ["--real-train", str(at / "train.h5"), "--real-test", str(at / "test.h5")]
         given += ["--real-accuracy", json.dumps([str(at / "real.json")]), "--summary", str(at / "summary.csv")]
@@ -325,8 +327,8 @@ def test_the_internal_edition_shows_and_tells_what_was_measured(quick, monkeypat
     assert sorted(order, key=lambda name: html.index(f'id="{name}"')) == list(order)
     table = capsys.readouterr().out
     assert table == summary.table_text(summary.read_summary(folder / "internal" / "summary.csv"))
-    assert re.search(r"^scratch +10 +9\.9940 +1 +53\.2 % +53\.2 % +53\.2 %$", table, re.MULTILINE)
-    assert re.search(r"^scratch +10 +9\.9940 +1 +17\.77$", table, re.MULTILINE)
+    assert re.search(r"^scratch +10 +9\.9940 +1 +53\.2 % +53\.2 % +53\.2 % +17\.77$", table, re.MULTILINE)
+    assert re.search(r"^scratch +10 +0\.71 +0\.62$", table, re.MULTILINE)
     assert re.search(r"^real +- +- +1 +98\.8 %", table, re.MULTILINE)
 
 
@@ -342,7 +344,7 @@ def test_the_summary_has_a_row_for_each_release_and_reference(quick, monkeypatch
     assert [(row["method"], row["epsilon"]) for row in rows] == [
         *(("privimage", "1"), ("privimage", "10"), ("scratch", "1"), ("scratch", "10"), ("real", ""))
     ]
-    assert [row["seconds"] for row in rows] == ["", "", "61.5", "", ""]
+    assert [row["seconds"] for row in rows] == ["", "", "123", "", ""]  # sampling and quality
     assert rows[3]["epsilon_spent"] == "9.994" and rows[3]["accuracy_mean"] == "0.5321"
 
 

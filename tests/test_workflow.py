@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -76,7 +77,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
         "accuracy: {protocol: noisy-validation}",
         jobs_of(*CELL) | REAL | REPORTS,
     ),
-    "semantics": ("semantics: {word_vectors: vectors.txt}", SEMANTICS | {"report_internal"}),
+    "semantics": ("semantics: {word_vectors: tests/toy.yaml}", SEMANTICS | {"report_internal"}),
     "memorisation": ("memorisation: {feature_network: pixels}", jobs_of("memorisation") | {"report_internal"}),
     "membership": ("membership: {sigmas: [0.3]}", jobs_of("membership") | {"report_internal"}),
     "what the card says": ("release: {license: cc0-1.0}", CARDS),
@@ -223,6 +224,28 @@ def test_methods_without_a_query_need_none(plans):
         assert not any("/query/" in path for path in job.input)
 
 
+def test_a_file_of_word_vectors_is_an_input_so_that_an_edited_one_is_read_again(plans):
+    assert [job for job in plans["semantics"] if job.rule == "semantics" and "tests/toy.yaml" in job.input]
+
+
+def test_what_holds_all_images_at_once_asks_for_the_memory_that_they_take(plans):
+    """Ten bytes for each pixel of the larger set: 2,000 synthetic images against 1,437 real ones, of 8 by 8 pixels."""
+    memory = {job.rule: job.memory for job in plans["bare"]}
+    assert [memory[rule] for rule in ("accuracy", "accuracy_real", "memorisation", "quality")] == [
+        *(2000 + 1, 2000 + 1, 4000 + 1, 4000),
+    ]
+
+
+def test_the_report_s_times_are_those_of_every_stage_before_it(chain, plans):
+    (command,) = [job.command for job in plans["everything"] if job.rule == "report_internal"]
+    listed = set(json.loads(re.search(r"--benchmarks '({.*?})'", command).group(1)).values())
+    found = {path.relative_to(chain).as_posix() for path in (chain / "results").rglob("benchmarks/**/*.tsv")}
+    beside = {
+        path for path in found if re.search(r"/benchmarks/(report|release)/", path)
+    }  # the report waits for neither
+    assert len(beside) == 4 and found - listed == beside and not beside & listed
+
+
 def is_internal(path: str) -> bool:
     return "internal" in Path(path).parts
 
@@ -285,6 +308,10 @@ REFUSED = {  # configuration merged over the toy: what the sentence must name
     "an unknown method": ("run: {methods: [privimag]}", "`run.methods`"),
     "delta of a whole image": ("datasets: {digits: {delta: 0.001}}", "`datasets.digits.delta`"),
     "delta as text": ("datasets: {digits: {delta: 1e-5}}", "`datasets.digits.delta`"),
+    "word vectors that are not there": (
+        "semantics: {word_vectors: ~/absent.txt}",
+        f"`datasets.digits.semantics.word_vectors` is '{Path.home()}/absent.txt'",
+    ),
     "too many votes": ("queries: {default: {top_k: 30}}", "`queries.default.top_k`"),
 }
 
@@ -369,7 +396,7 @@ def test_every_rule_states_what_a_cluster_needs(rule):
     for directive in ("output", "log", "benchmark", "conda", "threads", "resources", "params", "shell"):
         assert re.search(rf"^    {directive}:", text, re.M), f"{rule} has no {directive}"
     for resource in ("mem_mb", "runtime", "gpu"):
-        assert re.search(rf"^        {resource}=\d+,", text, re.M), f"{rule} has no {resource}"
+        assert re.search(rf"^        {resource}=(memory\()?\d+\)?,", text, re.M), f"{rule} has no {resource}"
     stage = rule.split("_")[0]
     assert f'version=stage_version("{stage}"),' in text and f'"python -m privimage.{stage} ' in text
     assert re.search(r" 2>&1 \| tee \{log:q\}( \|\| \{\{ rm .*; exit 1; \}\})?\"\s*$", text)

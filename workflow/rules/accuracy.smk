@@ -16,7 +16,7 @@ rule accuracy:
         "../../envs/privimage.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=1440,
         gpu=1,
         budget=budget,

@@ -8,6 +8,7 @@ rule semantics:
         classifier=public_of("classifier.safetensors"),
         subset=rules.select.output.subset,
         query=query_of,
+        vectors=word_vectors,  # named by the settings; an edited file is another one
     output:
         result="results/{dataset}/internal/{method}/seed{seed}/semantics.json",
     log:
@@ -47,7 +48,7 @@ rule memorisation:
         "../../envs/privimage.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
         gpu=1,
     params:

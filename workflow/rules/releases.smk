@@ -50,6 +50,26 @@ def network_weights(wildcards):
     return network.path or public_of("classifier.safetensors")(wildcards)
 
 
+def word_vectors(wildcards):
+    """The file of word vectors, if there is one."""
+    return CONFIG.datasets[wildcards.dataset].semantics.word_vectors or []
+
+
+def memory(megabytes):
+    """A function of wildcards: so much, and ten bytes a pixel and channel of the larger set of images.
+
+    For stages that hold all images at once as float32, for a while twice; others read them from the file as needed.
+    """
+
+    def needed(wildcards):
+        row = CONFIG.datasets[wildcards.dataset]
+        public = CONFIG.publics[row.public]
+        values = max(row.num_images, row.sample.num_images) * public.resolution**2 * public.channels
+        return megabytes + 10 * values // 10**6
+
+    return needed
+
+
 def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1
@@ -98,16 +118,6 @@ def cells_flag(internal):
     return lambda wildcards: canonical([{**c, **e} for c, e in cells(wildcards.dataset, internal=internal)])
 
 
-def other_releases(wildcards):
-    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
-    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
-    return [
-        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
-        for c, e in cells(wildcards.dataset, internal=False)
-        if (c["method"], c["seed"], c["epsilon"]) != own
-    ]
-
-
 def queries(wildcards):
     names = {CONFIG.methods[method].query for method in CONFIG.run.methods}
     return [f"results/{wildcards.dataset}/query/{name}.json" for name in sorted(names - {None})]
@@ -120,7 +130,7 @@ def real_accuracies(wildcards):
 
 
 def benchmarks(wildcards):
-    """Where the stages left their times; files of stages that were not needed are absent."""
+    """Where the stages before the report left their times; files of stages that were not needed are absent."""
     public = CONFIG.datasets[wildcards.dataset].public
     folder = f"results/{wildcards.dataset}/internal/benchmarks"
     files = {
@@ -136,12 +146,13 @@ def benchmarks(wildcards):
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
     networks = CONFIG.datasets[wildcards.dataset].quality.networks
     files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
+    files |= {f"accuracy/real/seed{seed}": f"{folder}/accuracy/real-seed{seed}.tsv" for seed in CONFIG.run.seeds}
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
         for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
         for epsilon in map(epsilon_label, CONFIG.run.epsilons):
             at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
-            for stage in ("finetune", "sample", "release", "accuracy", "memorisation", "membership"):
+            for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
                 files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
             for name in networks:
                 files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
