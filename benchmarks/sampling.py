@@ -24,8 +24,8 @@ from privimage import sample
 from privimage.artifacts import ImageSet, Subset, Weights
 from privimage.device import default_device
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
-from privimage.metrics.features import FeatureNetwork, classifier_features
-from privimage.metrics.frechet import Moments, frechet_distance
+from privimage.metrics.feature_networks import FeatureNetwork, classifier_network
+from privimage.metrics.frechet import Moments, frechet_distance, moments_of
 from privimage.settings import SampleSettings
 
 FEW = (5, 7, 9, 13, 19, 25, 35, 51)  # odd: what Heun's steps can take
@@ -50,10 +50,9 @@ def reference(images: ImageSet, subset: Subset | None) -> np.ndarray:
 
 def moments(images: np.ndarray, network: FeatureNetwork) -> Moments:
     """Mean and covariance of the images' features."""
-    seen = Moments(network.width)
-    for start in range(0, len(images), 500):
-        seen.update(network.extract(images[start : start + 500]))
-    return seen
+    with torch.inference_mode():
+        parts = [network.forward(network.prepare(images[i : i + 500]))[0] for i in range(0, len(images), 500)]
+    return moments_of(torch.cat(parts).cpu().numpy())
 
 
 def draw(model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int) -> np.ndarray:
@@ -92,7 +91,7 @@ def main() -> None:
         args.subset = METHOD / "subset.json"
 
     torch.set_num_threads(1)
-    network = classifier_features(Weights.read(args.classifier, "classifier"))
+    network = classifier_network("classifier", args.classifier)
     weights = Weights.read(args.weights, "diffusion")
     model, names = denoiser_from(weights, "ema"), weights.facts["class_names"]
     real = reference(ImageSet.read(args.images), args.subset and Subset.read(args.subset))
