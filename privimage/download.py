@@ -2,8 +2,8 @@
 
 Reads:   the folder, and the addresses in `privimage.data.published` for the files that it lacks.
 Writes:  the files into --folder, each under its name only when it is whole; --complete (JSON: the files with their
-         sizes and SHA-256), last of all. With --optional, what cannot be reached is no error, and the reason is written;
-         a wrong file is one.
+         sizes and SHA-256), last of all. With --optional, what cannot be reached is no error, and the reason is
+         written; a wrong file is one.
 Privacy: none; published files, and the servers learn nothing but that somebody fetched them.
 Source:  addresses and checksums as the sets' authors and torchvision publish them.
 """
