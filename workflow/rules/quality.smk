@@ -1,5 +1,6 @@
 # How near synthetic images are to real ones: internal, not private.
 
+
 rule download_inception:
     output:
         complete="data/inception/{inception}.json",
