@@ -2,7 +2,8 @@
 
 Reads:   the folder, and the addresses in `privimage.data.published` for the files that it lacks.
 Writes:  the files into --folder, each under its name only when it is whole; --complete (JSON: the files with their
-         sizes and SHA-256), last of all. With --optional, what cannot be reached is no error, and the reason is written; a wrong file is one.
+         sizes and SHA-256), last of all. With --optional, what cannot be reached is no error, and the reason is
+         written; a wrong file is one.
 Privacy: none; published files, and the servers learn nothing but that somebody fetched them.
 Source:  addresses and checksums as the sets' authors and torchvision publish them.
 """
@@ -77,7 +78,9 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="published set, such as `mnist`")
     parser.add_argument("--folder", required=True, type=Path, help="folder of its files")
     parser.add_argument("--complete", required=True, type=Path, help="JSON to write when all files are there")
-    parser.add_argument("--optional", action="store_true", help="where no address gives it, write why instead of failing")
+    parser.add_argument(
+        "--optional", action="store_true", help="where no address gives it, write why instead of failing"
+    )
     args = parser.parse_args()
     try:
         found: list | dict = run(args.source, args.folder, args.complete)

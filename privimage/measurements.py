@@ -94,9 +94,10 @@ class Membership(JsonArtifact):
     """A membership-inference attack on the released model: does its loss betray training images? Not private.
 
     ``auc`` is the area under the curve (one half: no better than guessing) with its 95 % ``auc_interval``; ``tpr``
-    maps a false-positive rate, ``0.05`` and where there are 10,000 non-members ``0.001``, to the true-positive
-    ``rate``, its ``interval``, and the rate that the (epsilon, delta) of the release has ``permitted``; ``roc`` holds
-    points [false-positive rate, true-positive rate]; ``auc_by_sigma`` maps a noise level to the area of its loss alone.
+    maps a false-positive rate, ``0.05``, with 1,000 non-members ``0.01``, with 10,000 ``0.001``, to the true-positive
+    ``rate``, its ``interval``, and the rate that the (epsilon, delta) of the release has ``permitted``, None if
+    it is not private; ``roc`` holds points [false-positive rate, true-positive rate]; ``auc_by_sigma`` maps a noise
+    level to the area of its loss alone.
     """
 
     auc: float

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from privimage.errors import UserError
 from privimage.setting import setting
 
 Kind = Literal["classifier", "inception", "inception-legacy", "torchscript", "resnet56"]
@@ -54,5 +55,14 @@ NETWORKS: dict[str, Network] = {
 
 
 def cache_folder() -> Path:
-    """Where fetched networks lie, for all projects of this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "privimage"
+    """Where fetched networks lie, for all projects of this user.
+
+    Raises:
+        UserError: if this user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "privimage"
+    except RuntimeError:
+        raise UserError(
+            "this user has no home, where fetched networks could lie; set HOME or XDG_CACHE_HOME to a folder."
+        ) from None

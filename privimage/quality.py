@@ -76,7 +76,9 @@ def run(
 def compare(synthetic: FeatureSet, reference: FeatureSet) -> tuple[dict[str, float | None], dict[str, float]]:
     """All metrics but the Frechet distance, by name, and the deviations of those that are means over subsets."""
     name = reference.network
-    means: dict[str, tuple[float, float | None]] = {f"kd_{name}": kernel_distance(synthetic.features, reference.features)}
+    means: dict[str, tuple[float, float | None]] = {
+        f"kd_{name}": kernel_distance(synthetic.features, reference.features)
+    }
     if synthetic.logits.size:
         means[f"is_{name}"] = inception_score(synthetic.logits)
     near = neighbour_metrics(synthetic.features, reference.features)

@@ -314,7 +314,7 @@ class MembershipSettings:
     num_images: int = setting(
         10_000,
         "Training images at most, and as many test images; with fewer than 10,000 of them, the true-positive rate at "
-        "0.1 % false positives is left out.",
+        "0.1 % false positives is left out, with fewer than 1,000 that at 1 %.",
         unit="images",
         minimum=2,
     )

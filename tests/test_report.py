@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jinja2 import meta
 
-from privimage import cli, report
+from privimage import cli, membership, report
 from privimage.artifacts import (
     Accountant,
     ArtifactError,
@@ -24,6 +24,7 @@ from privimage.artifacts import (
 )
 from privimage.errors import UserError
 from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.metrics import roc
 from privimage.privacy import accounting, ledger
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
@@ -410,12 +411,31 @@ def test_an_accuracy_that_was_chosen_on_test_images_is_stamped(quick, protocol, 
     "changes, words",
     [
         ({}, "nearer than chance explains"),
+        ({"control": {"share": 0.58, "interval": [0.45, 0.7], "num_images": 9}}, "nearer than chance explains"),
         ({"control": {"share": 0.58, "interval": [0.55, 0.6], "num_images": 9}}, "nearer, as unseen images are too"),
         ({"interval": [0.48, 0.52]}, "no sign of copying"),
         ({"interval": [0.41, 0.47]}, "nearer to unseen images"),
         ({"interval": [0.48, 0.52], "closest": {"share": 1.0, "interval": [0.9, 1.0]}}, "the closest ones are near"),
-        ({"interval": [0.48, 0.52], "num_duplicates": {"train": 3, "test": 0}}, "copies of training images"),
-        ({"interval": [0.48, 0.52], "num_duplicates": {"train": 3, "test": 3}}, "no sign of copying"),
+        ({"interval": [0.48, 0.52], "weighed": {"share": 0.65, "interval": [0.6, 0.7]}}, "nearer than chance explains"),
+        ({"interval": [0.48, 0.52], "weighed": {"share": 0.6, "interval": [0.4, 0.8]}}, "too uncertain to tell</td>"),
+        ({"interval": [0.41, 0.92]}, "too uncertain to tell</td>"),
+        (
+            {"interval": [0.48, 0.52], "copies": {"num_train": 3, "num_test": 0, "p_value": 0.5}},
+            "copies of training images</strong>",
+        ),
+        ({"interval": [0.48, 0.52], "copies": {"num_train": 9, "num_test": 1, "p_value": 0.4}}, "no sign of copying"),
+        (
+            {"interval": [0.48, 0.52], "copies": {"num_train": 99, "num_test": 1, "p_value": 0.01}},
+            "copies of training images</strong>",
+        ),
+        (
+            {
+                "interval": [0.48, 0.52],
+                "num_duplicates": {"train": 9, "test": 0},
+                "copies": {"num_train": 0, "num_test": 0, "p_value": 1.0},
+            },
+            "no sign of copying",
+        ),
     ],
 )
 def test_what_the_distances_say_in_words(quick, changes, words):
@@ -423,6 +443,49 @@ def test_what_the_distances_say_in_words(quick, changes, words):
     found = {cell.coordinates: Measurements(memorisation=replace(measurements()["memorisation"], **changes))}
     html, _ = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
     assert words in html
+
+
+def attacked(attack: Membership, private: bool = True) -> str:
+    cell = replace(noisy_cells(1, NAMES)[0], statement=statement(1, [TRAINING[1]], private=private))
+    measured = Measured(train=images(), test=images(), cells={cell.coordinates: Measurements(membership=attack)})
+    return report.run("d", declared(), [cell], {}, measured)[0]
+
+
+def test_a_few_members_that_are_found_for_certain_are_told():
+    """Of 2,000 members 40 are identified, and the area does not show it."""
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(size=2000), rng.normal(size=2000)
+    members[:40] = 10
+    area, interval = roc.area(members, others)
+    tpr = {}
+    for rate in membership.RATES:
+        if len(others) >= membership.RATES[rate]:
+            found, around = roc.rate_at(members, others, rate)
+            tpr[f"{rate:g}"] = {"rate": found, "interval": around}
+    attack = replace(measurements()["membership"], auc=area, auc_interval=interval, tpr=tpr)
+    assert interval[0] < 0.5 and "betrays some members" in attacked(attack)
+    assert "no better than guessing" in attacked(
+        replace(attack, tpr={"0.05": {"rate": 0.05, "interval": [0.04, 0.06]}})
+    )
+
+
+def test_without_a_guarantee_nothing_is_permitted():
+    attack = measurements()["membership"]
+    assert "nothing is excluded.</p>" not in attacked(attack) and "<td>13." in attacked(attack)
+    assert "nothing is excluded.</p>" in attacked(attack, private=False) and "<td>13." not in attacked(
+        attack, private=False
+    )
+
+
+def test_each_kind_of_row_has_its_own_protocol(quick):
+    cell, real = noisy_cells(1, NAMES)[0], accuracy(0.9, "validation on held-out real images")
+    found = {cell.coordinates: Measurements(accuracy=accuracy(0.5, "noisy-validation"))}
+    measured = Measured(train=images(), test=images(), cells=found, references=[real])
+    html, _ = report.run("d", declared(), [cell], {}, measured)
+    synthetic, _, rest = html.partition("Trained on synthetic images: ")[2].partition("Trained on real images: ")
+    assert "on all sensitive training images, which the generator was trained on" in synthetic
+    assert rest.startswith("the epoch that counts was selected on held-out real training images")
+    assert "Protocol of at least one row" not in html
 
 
 def test_missing_weights_are_told_and_make_no_column(quick):

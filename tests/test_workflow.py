@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 from checkout import ROOT, TOY, Job, copy_project, copy_run, dry_run, project_files, snakemake
 
+from privimage.data.published import INCEPTION
+from privimage.errors import UserError
+from privimage.networks import cache_folder
+
 METHODS = ("privimage", "pdp")
+INCEPTION_TOO = "quality: {networks: [classifier, inception]}"
 PRIVATE = {"query", "finetune"}  # the only rules that lead out of internal/
 REPORTS = {"report", "report_internal"}
 ALL_METHODS = "run: {methods: [privimage, random, pdp, scratch]}"
@@ -65,7 +70,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "reference images": ("quality: {num_reference: 50}", SEEN | jobs_of("quality") | {"report_internal"}),
     "a network more": (
-        "quality: {networks: [classifier, inception]}",
+        INCEPTION_TOO,
         {"download_inception"} | SEEN | jobs_of("quality") | {"report_internal"},
     ),
     "accuracy": ("accuracy: {classifiers: [logistic]}", jobs_of("accuracy") | REAL | {"report_internal"}),
@@ -377,6 +382,61 @@ def test_a_stage_that_fails_after_writing_its_outputs_has_failed(tmp_path):
     done = snakemake(run, "--cores", "1", *TOY, "--", target)
     assert done.returncode != 0, done.stdout
     assert not (run / target).exists()
+
+
+def with_inception(chain: Path, folder: Path, made: Path, monkeypatch, told: str) -> tuple[Path, tuple[str, ...]]:
+    """A finished run that also looked through Inception's eyes, as far as Snakemake can tell, and its arguments."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    run, with_it = copy_run(chain, folder), overlay(made, INCEPTION_TOO)
+    assert dry_run(run, *with_it)
+    (run / "data/inception").mkdir(parents=True)
+    (run / "data/inception/complete.json").write_text(told)
+    done = snakemake(run, "--touch", *with_it)
+    for job in dry_run(run, *with_it):  # outputs that are absent cannot be touched
+        for path in job.output:
+            (run / path).parent.mkdir(parents=True, exist_ok=True)
+            (run / path).touch()
+    done = snakemake(run, "--touch", *with_it)
+    assert done.returncode == 0, done.stdout
+    assert dry_run(run, *with_it) == []
+    return run, with_it
+
+
+def arrive(folder: Path) -> None:
+    (folder / "cache/privimage").mkdir(parents=True)
+    (folder / "cache/privimage" / INCEPTION.name).touch()
+
+
+def test_inceptions_first_arrival_by_download_reruns_nothing(chain, tmp_path, monkeypatch):
+    (made := tmp_path / "made").mkdir()
+    run, with_it = with_inception(chain, tmp_path, made, monkeypatch, "[]")
+    arrive(tmp_path)  # as the download left it
+    assert dry_run(run, *with_it) == []
+
+
+def test_inceptions_arrival_after_it_was_missed_makes_what_lacked_it_and_that_once(chain, tmp_path, monkeypatch):
+    (made := tmp_path / "made").mkdir()
+    run, with_it = with_inception(chain, tmp_path, made, monkeypatch, '{"missing": "offline"}')
+    arrive(tmp_path)
+    jobs = dry_run(run, *with_it)
+    assert {job.rule for job in jobs} == {"download_inception", "features_real", "quality", "report_internal"}
+    assert all("inception" in str(job.wildcards) for job in jobs if job.rule != "report_internal")
+    (run / "data/inception/arrived.json").write_text("[]")
+    assert snakemake(run, "--touch", *with_it).returncode == 0
+    assert dry_run(run, *with_it) == []
+
+
+def test_a_user_without_a_home_is_told_so_and_only_where_inception_is_asked_for(monkeypatch):
+    """Snakemake itself needs a cache folder in its present version, so no whole run can show this."""
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UserError, match="set HOME or XDG_CACHE_HOME"):
+        cache_folder()
+    assert "cache_folder()" not in (ROOT / "workflow/rules/quality.smk").read_text()  # rules are read in every run
 
 
 def test_the_linter_has_nothing_to_say(fresh):

@@ -145,7 +145,9 @@ def _receive(answer: Answer, url: str, file: File, part: Path) -> bool:
         _forget(part)
         raise Trouble("it sends another range, or of another file, than was asked for", again=True)
     if None not in (answer.total, file.size) and answer.total != file.size:
-        raise Trouble(f"it offers {answer.total:,} bytes, and the published file has {file.size:,}", again=False, wrong=True)
+        raise Trouble(
+            f"it offers {answer.total:,} bytes, and the published file has {file.size:,}", again=False, wrong=True
+        )
     if answer.status != REST:
         _forget(part)
         with _writing(part):

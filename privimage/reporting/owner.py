@@ -11,9 +11,10 @@ import numpy as np
 
 from privimage.config import epsilon_label
 from privimage.measurements import Accuracy, Memorisation, Quality, Semantics
+from privimage.metrics.roc import permitted
 from privimage.reporting import summary
 from privimage.reporting.cells import Cell, Measured
-from privimage.reporting.figures.attacks import distances_figure, most_true_positives, roc_figure
+from privimage.reporting.figures.attacks import distances_figure, roc_figure
 from privimage.reporting.figures.confusion import confusion_figure, recalls_figure
 from privimage.reporting.figures.curves import curves_figure
 from privimage.reporting.figures.quality import balance_figure, quality_figure
@@ -27,10 +28,13 @@ NEAREST = 12  # synthetic images shown beside their neighbours
 PROTOCOLS = {
     "last-epoch": "The last epoch counts: no epoch was selected on test images.",
     "synthetic-validation": "The epoch that counts was selected on held-out synthetic images, at no privacy cost.",
-    "noisy-validation": "The epoch that counts was selected by noisy counts on held-out sensitive training images; "
-    "that selection is part of ε, the accuracy itself is not covered by it.",
+    "noisy-validation": "The epoch that counts was selected by noisy counts on all sensitive training images, which "
+    "the generator was trained on; that selection is part of ε, the accuracy itself is not covered by it.",
+    "validation on held-out real images": "The epoch that counts was selected on held-out real training images.",
 }
 ORACLE = "oracle"
+ERROR = 0.025  # beside either end of a 95 % interval
+HALF_COPIES = 2 / 3  # the weighed share of half copies and half unseen images, at least: with the fewest test images
 
 
 def internal(
@@ -78,7 +82,7 @@ def _utility(measured: Measured, cells: Sequence[Cell], rows: Sequence[summary.R
             for name, members in grouped.items()
             if members
         ],
-        "protocols": [PROTOCOLS[name] for name in PROTOCOLS if any(a.protocol == name for a in accuracies)],
+        "protocols": _protocols([a for a in accuracies if a not in measured.references], measured.references),
         "oracles": sorted({a.protocol for a in accuracies if a.protocol not in PROTOCOLS}),
         "not_valid": any(a.protocol.startswith(ORACLE) for a in accuracies),
         "spread": any(line.seeds > 1 for line in lines),
@@ -87,6 +91,15 @@ def _utility(measured: Measured, cells: Sequence[Cell], rows: Sequence[summary.R
         "against_epsilon": _svg(quality_figure(lines, known) if several and known else None),
         "balance": _svg(balance_figure(lines, known)),
     }
+
+
+def _protocols(synthetic: Sequence[Accuracy], real: Sequence[Accuracy]) -> list[str]:
+    """What decided which epoch counts, for the rows of synthetic and of real images."""
+    told = []
+    for rows, accuracies in (("Trained on synthetic images", synthetic), ("Trained on real images", real)):
+        words = [PROTOCOLS[name] for name in PROTOCOLS if any(a.protocol == name for a in accuracies)]
+        told += [f"{rows}: {words[0][0].lower()}{words[0][1:]}", *words[1:]] if words else []
+    return told
 
 
 def _network(quality: Quality) -> tuple[str, int, int, str]:
@@ -175,15 +188,20 @@ def _memorisation(measured: Measured, cells: Sequence[Cell], shown: Sequence[Cel
 
 def _finding(memory: Memorisation) -> dict[str, Any]:
     """What the numbers say in words, and whether the owner should look."""
-    copies = memory.num_duplicates.get("train", 0) > memory.num_duplicates.get("test", 0)
-    explained = max([0.5, *memory.control.get("interval", [])])
-    if copies:
+    copies, control = memory.copies, memory.control.get("interval", [0.0, 1.0])
+    explained = control[1] if control[0] > 0.5 else 0.5  # a control that may be one half explains nothing
+    overall = [memory.interval, *([memory.weighed["interval"]] if memory.weighed else [])]
+    if copies and copies["num_train"] and (not copies["num_test"] or copies["p_value"] < ERROR):
         return {"words": "copies of training images", "alarming": True}
-    if memory.interval[0] > explained:
+    if any(interval[0] > explained for interval in overall):
         return {"words": "nearer than chance explains", "alarming": True}
     if memory.closest and _sign(memory.closest["interval"]) > 0:
         return {"words": "the closest ones are near training images", "alarming": True}
-    words = {1: "nearer, as unseen images are too", 0: "no sign of copying", -1: "nearer to unseen images"}
+    if max(map(_sign, overall)) > 0:
+        return {"words": "nearer, as unseen images are too", "alarming": False}
+    if overall[-1][1] >= HALF_COPIES:
+        return {"words": "too uncertain to tell", "alarming": False}
+    words = {0: "no sign of copying", -1: "nearer to unseen images"}
     return {"words": words[_sign(memory.interval)], "alarming": False}
 
 
@@ -206,21 +224,22 @@ def _membership(measured: Measured, cells: Sequence[Cell], shown: Sequence[Cell]
         if members:
             statement = max((cell.statement for cell, _ in members), key=lambda statement: statement.epsilon)
             curves = {cell.method: attack.roc for cell, attack in members}
-            panels.append((f"ε = {epsilon_label(epsilon)}", statement.epsilon, statement.delta, curves))
+            private = all(cell.statement.private for cell, _ in members)
+            limit = (statement.epsilon, statement.delta) if private else None
+            panels.append((f"ε = {epsilon_label(epsilon)}", limit, curves))
     return {
         "rates": rates,
+        "checks": 1 + len(rates),
         "attacks": [
             {
                 "name": cell.name,
                 "seed": cell.seed,
                 "result": attack,
-                "sign": _sign(attack.auc_interval),
-                "limits": {
-                    rate: float(
-                        most_true_positives(np.array(float(rate)), cell.statement.epsilon, cell.statement.delta)
-                    )
-                    for rate in rates
-                },
+                "betrays": attack.auc_interval[0] > 0.5
+                or any(found["interval"][0] > float(rate) for rate, found in attack.tpr.items()),
+                "limits": {rate: permitted(float(rate), cell.statement.epsilon, cell.statement.delta) for rate in rates}
+                if cell.statement.private
+                else {},
             }
             for cell, attack in found
         ],

@@ -1,16 +1,15 @@
 # How near synthetic images are to real ones: internal, not private.
 
-from privimage.data.published import INCEPTION
-from privimage.networks import cache_folder
-
 
 rule download_inception:
     output:
-        complete="data/inception/complete.json",
+        complete="data/inception/{inception}.json",
     log:
-        "data/inception/logs/download.log",
+        "data/inception/logs/{inception}.log",
     benchmark:
-        "data/inception/benchmarks/download.tsv"
+        "data/inception/benchmarks/{inception}.tsv"
+    wildcard_constraints:
+        inception="complete|arrived",
     conda:
         "../../envs/privimage.yaml"
     threads: 1
@@ -19,8 +18,7 @@ rule download_inception:
         runtime=720,
         gpu=0,
     params:
-        folder=str(cache_folder()),
-        present=(cache_folder() / INCEPTION.name).exists(),  # a parameter, so that its arrival reruns what needs it
+        folder=inception_folder,
         version=stage_version("download"),
     shell:
         "python -m privimage.download --source inception --folder {params.folder:q} --optional"

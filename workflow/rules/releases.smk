@@ -1,7 +1,11 @@
 # What there is of a data set: the queries that its methods read, and what to report: releases, references and times.
 
+import json
 from itertools import product
 from shlex import quote
+
+from privimage.data.published import INCEPTION
+from privimage.networks import cache_folder
 
 
 def query_of(wildcards):
@@ -42,11 +46,30 @@ def validation_flags(wildcards, input):
     )
 
 
+def inception_folder(wildcards=None):
+    """Looked up only where Inception is asked for: a user without a home may do without."""
+    try:
+        return str(cache_folder())
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def inception_file():
+    """What tells whether Inception is there: another file once weights lie there that the download had missed.
+
+    So their arrival makes anew what lacked them, and nothing is made again after that.
+    """
+    first = Path("data/inception/complete.json")
+    arrived = Path(inception_folder(), INCEPTION.name).exists()
+    missed = arrived and first.exists() and isinstance(json.loads(first.read_text()), dict)
+    return "data/inception/arrived.json" if missed else str(first)
+
+
 def network_weights(wildcards):
-    """A feature network's file; of Inception, what the download came to."""
+    """A feature network's file; of Inception, what tells whether it is there."""
     network = CONFIG.networks[wildcards.network]
     if network.is_inception:
-        return "data/inception/complete.json"
+        return inception_file()
     return network.path or public_of("classifier.safetensors")(wildcards)
 
 

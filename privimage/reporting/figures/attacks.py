@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from privimage.metrics.roc import permitted
 from privimage.reporting.figures.style import (
     BLUE,
     GREEN,
@@ -56,19 +56,22 @@ def distances_figure(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> byt
         return svg(figure)
 
 
-def roc_figure(panels: Sequence[tuple[str, float, float, Mapping[str, Roc]]]) -> bytes:
+def roc_figure(panels: Sequence[tuple[str, tuple[float, float] | None, Mapping[str, Roc]]]) -> bytes:
     """A panel an epsilon: the attack's curve on each method, and the area that (epsilon, delta) excludes.
 
-    ``panels`` holds title, epsilon, delta, and the points [false-positive rate, true-positive rate] by method.
+    ``panels`` holds title, (epsilon, delta) or None where no guarantee excludes anything, and the points
+    [false-positive rate, true-positive rate] by method.
     """
     methods = list(dict.fromkeys(method for *_, curves in panels for method in curves))
     columns = min(3 if len(panels) > 2 else 2, len(panels))
     rows, side = -(-len(panels) // columns), min(WIDTH / columns, 3.4)
     with styled():
         figure = Figure(figsize=(side * columns, 0.6 + (side + 0.05) * rows), layout="constrained")
-        for place, (name, epsilon, delta, curves) in enumerate(panels, 1):
+        for place, (name, limit, curves) in enumerate(panels, 1):
             axes = figure.add_subplot(rows, columns, place)
-            _draw_limit(axes, epsilon, delta)
+            if limit:
+                _draw_limit(axes, *limit)
+            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":", label="guessing")
             for method, points in curves.items():
                 index = methods.index(method)
                 dash = ("-", "-.", (0, (4, 1.5)), (0, (1, 1)))[index % 4]
@@ -84,19 +87,8 @@ def roc_figure(panels: Sequence[tuple[str, float, float, Mapping[str, Roc]]]) ->
         return svg(figure)
 
 
-def most_true_positives(false_positives: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
-    """The highest true-positive rate of any test of membership that (epsilon, delta) permits.
-
-    Source: Kairouz, Oh, Viswanath 2015, theorem 2.1: both kinds of error bound each other.
-    """
-    grown = false_positives * math.exp(min(epsilon, 700.0)) + delta
-    bounded = 1 - math.exp(-epsilon) * (1 - delta - false_positives)
-    return np.clip(np.minimum(grown, bounded), 0, 1)
-
-
 def _draw_limit(axes: Axes, epsilon: float, delta: float) -> None:
     x = np.concatenate([[0], np.geomspace(1e-7, 1, 200)])
-    limit = most_true_positives(x, epsilon, delta)
+    limit = [permitted(false_positives, epsilon, delta) for false_positives in x]
     axes.fill_between(x, limit, 1.005, color="#e8ebef", linewidth=0, label="excluded by (ε, δ)")
     axes.plot(x, limit, color=INK, linestyle="--", linewidth=1)
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":", label="guessing")
