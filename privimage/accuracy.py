@@ -97,7 +97,7 @@ def run(
         classifiers=classifiers,
         mean_accuracy=float(np.mean([entry["mean"] for entry in classifiers.values()])),
         protocol=validation.protocol,
-        num_train=len(train.labels),
+        num_train=len(learnt.labels),
         num_test=len(test.labels),
         provenance=provenance,
         confusion={name: confusion(predicted[name], test.labels, len(test.class_names)) for name in classifiers},

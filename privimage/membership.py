@@ -120,6 +120,8 @@ def main() -> None:
     provenance = Provenance("membership", VERSION, plain(settings), parents)
     train, test = ImageSet.read(args.train), ImageSet.read(args.test)
     statement = PrivacyStatement.read(args.privacy)
+    if statement.provenance.parents.get("weights") != parents["weights"]:
+        raise UserError(f"{args.privacy} is the statement of another model than {args.weights}; give its own.")
     run(model, train, test, statement, settings, provenance, compute).write(args.result)
 
 

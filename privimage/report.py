@@ -143,6 +143,12 @@ def _odometer(path: Path, dataset: str, declared: Declared) -> float:
 
 
 def _check_belonging(declared: Declared, cells: Sequence[Cell], measured: Measured | None) -> None:
+    for cell in cells:
+        if not cell.images.is_synthetic:
+            raise ArtifactError(
+                f"{cell.coordinates} has images from the source {cell.images.source!r}; expected synthetic ones: no "
+                "others are shown as a release."
+            )
     real = {"the real training images": measured.train, "the real test images": measured.test} if measured else {}
     for name, images in {**{cell.coordinates: cell.images for cell in cells}, **real}.items():
         if images.class_names != declared.class_names:

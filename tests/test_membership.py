@@ -143,7 +143,8 @@ def test_from_files_to_file(tmp_path, monkeypatch):
     flags = {name: tmp_path / "internal" / f"{name}.h5" for name in ("train", "test")}
     flags |= {"weights": tmp_path / "weights", "privacy": tmp_path / "privacy.json", "result": tmp_path / "internal/m"}
     Weights("diffusion", tensors, by_heart().describe(), {}, Provenance("finetune", 1)).write(flags["weights"])
-    STATEMENT.write(flags["privacy"])
+    named = replace(STATEMENT.provenance, parents={"weights": sha256(flags["weights"])})
+    replace(STATEMENT, provenance=named).write(flags["privacy"])
     train.write(flags["train"])
     test.write(flags["test"])
     flags["settings"] = json.dumps({"sigmas": [0.1, 0.3], "num_draws": 2})

@@ -75,7 +75,7 @@ def declared(**changes) -> Declared:
 
 def images(num_images=30, size=8, channels=1, names=NAMES, seed=0) -> ImageSet:
     pixels = np.random.default_rng(seed).integers(0, 256, (num_images, size, size, channels), dtype=np.uint8)
-    return ImageSet(pixels, np.arange(num_images) % len(names), tuple(names), "test")
+    return ImageSet(pixels, np.arange(num_images) % len(names), tuple(names), "synthetic")
 
 
 def statement(target, events, query=None, **changes) -> PrivacyStatement:
@@ -338,7 +338,7 @@ def test_the_summary_has_a_row_for_each_release_and_reference(quick, monkeypatch
     with open(folder / "internal" / "summary.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        *("dataset", "method", "seed", "epsilon", "epsilon_spent"),
+        *("dataset", "method", "seed", "epsilon", "epsilon_spent", "protocol"),
         *("accuracy_logistic", "accuracy_cnn", "accuracy_mean", "fd_classifier", "precision_classifier"),
         *("recall_classifier", "closer_to_train", "membership_auc", "seconds"),
     ]
@@ -575,3 +575,12 @@ def test_an_empty_or_foreign_statement_gives_no_page(quick, changes):
 def test_images_of_another_set_are_refused(quick):
     with pytest.raises(ArtifactError, match="classes"):
         report.run("d", declared(class_names=("x", "y")), noisy_cells(1, NAMES), {})
+
+
+@pytest.mark.parametrize("edition", ["release", "internal"])
+def test_real_images_are_not_shown_as_a_release(folder, monkeypatch, edition):
+    for path in folder.glob("privimage/*.h5"):
+        replace(images(), source="folder").write(path)
+    with pytest.raises(UserError, match="expected synthetic ones"):
+        call(monkeypatch, arguments(folder, edition))
+    assert not (folder / f"{edition}.html").exists()

@@ -45,6 +45,11 @@ def extract(
             raise UserError(
                 f"the network `{network.name}` gives features that are not finite ({what}); check its file."
             )
+        if len(found) != len(x):
+            raise UserError(
+                f"the network `{network.name}` gives {len(found)} vectors for {len(x)} images ({what}); expected as "
+                "many; check its file."
+            )
         if moments is None:
             moments = Moments(found.shape[1])
             features = np.empty((len(index), found.shape[1]), np.float32)  # [N, D]

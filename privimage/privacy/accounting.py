@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from importlib.metadata import version
 from itertools import cycle
 from typing import Literal
@@ -87,11 +87,16 @@ def epsilon(
             f"epsilon was asked under {relation!r} for {images_per_unit} images; expected add_or_remove_one for 1 or "
             "more images, or replace_one for 1."
         )
-    interval = INTERVAL if images_per_unit == 1 else COARSE_INTERVAL
-    value = _epsilon([_loss(event, relation, images_per_unit, interval) for event in events], delta)
+    value = _epsilon_of(tuple(events), delta, relation, images_per_unit)
     if not math.isfinite(value):
         raise UserError(f"no finite epsilon exists at delta {delta:g} for {list(events)}; raise delta or the noise.")
     return value
+
+
+@lru_cache(maxsize=1024)  # a page asks for the same costs again and again
+def _epsilon_of(events: tuple[Event, ...], delta: float, relation: Relation, images: int) -> float:
+    interval = INTERVAL if images == 1 else COARSE_INTERVAL
+    return _epsilon([_loss(event, relation, images, interval) for event in events], delta)
 
 
 def calibrate(
@@ -107,6 +112,13 @@ def calibrate(
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise UserError(f"epsilon is {epsilon}; expected a finite number above 0.")
     _check([*others, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
+    return _calibrated(tuple(others), sampling_probability, num_steps, epsilon, delta)
+
+
+@lru_cache(maxsize=1024)
+def _calibrated(
+    others: tuple[Event, ...], sampling_probability: float, num_steps: int, epsilon: float, delta: float
+) -> float:
     spent = _epsilon([_loss(event) for event in others], delta)
     if spent > epsilon - TOLERANCE:
         raise UserError(

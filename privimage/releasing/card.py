@@ -68,6 +68,8 @@ def render(facts: Facts) -> str:
         raise ArtifactError(f"the card has no words for the mechanism {unknown[0]!r}, so nothing is released.")
     if (facts.query is None) == any(event.mechanism == "gaussian" for event in events):
         raise ArtifactError("the query's file and the statement's events do not belong together; rerun finetune.")
+    if "\n" in _title(facts) + facts.settings.license:
+        raise ArtifactError("release.pretty_name or release.license has several lines; expected one; write it in one.")
     front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
     shape, counts = facts.images.images.shape, facts.images.counts
     body = _template().render(

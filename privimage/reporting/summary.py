@@ -20,7 +20,7 @@ from privimage.reporting.cells import Cell, Measured
 from privimage.reporting.metrics import ACCURACIES, ATTACKS, groups, heading, instrument, kind, value_text
 
 Row = dict[str, str | int | float | None]
-COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent")
+COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent", "protocol")
 WIDTH = 100  # characters of a line of text
 REAL = "real"  # the method's name in the rows of the reference, whose training images are the real ones
 
@@ -102,10 +102,20 @@ def table_text(rows: Sequence[Row]) -> str:
     rest = [metric for members in found.values() for metric in members]
     main = {metric: metric for metric in rest if kind(metric) in ("fd", "fid")}
     note = "accuracy on real test images of classifiers trained on the images of each row; not private"
-    text = f"{rows[0]['dataset']}: {note}\n" + _tables(lines_of(rows), accuracies | main, ("epsilon", "spent", "seeds"))
+    text = (
+        f"{rows[0]['dataset']}: {note}\n"
+        + _stamp(rows)
+        + _tables(lines_of(rows), accuracies | main, ("epsilon", "spent", "seeds"))
+    )
     for name, heads in _blocks(metric for metric in rest if metric not in main).items():
         text += f"\n{name}\n" + _tables(lines_of(rows), heads, ("epsilon",))
     return text
+
+
+def _stamp(rows: Sequence[Row]) -> str:
+    """A line that says so if any number is not a valid result."""
+    oracle = next((row["protocol"] for row in rows if str(row.get("protocol")).startswith("oracle")), None)
+    return f"NOT VALID: {oracle}\n" if oracle else ""
 
 
 def _blocks(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -167,14 +177,14 @@ def _accuracies(accuracy: Accuracy | None) -> Row:
     if accuracy is None:
         return {}
     each = {f"accuracy_{name}": result["mean"] for name, result in accuracy.classifiers.items()}
-    return {**each, "accuracy_mean": accuracy.mean_accuracy}
+    return {**each, "accuracy_mean": accuracy.mean_accuracy, "protocol": accuracy.protocol}
 
 
 def _value(key: str, text: str) -> str | int | float | None:
     if key in ("dataset", "method"):
         return text
-    if not text:
-        return None
+    if not text or key == "protocol":
+        return text or None
     return int(text) if key == "seed" else float(text)
 
 

@@ -62,3 +62,9 @@ def test_what_does_not_fit_into_a_line_goes_into_a_table_below():
 def test_what_is_no_summary_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="summary"):
         read_summary(tmp_path / "absent.csv")
+
+
+def test_a_result_that_was_selected_on_test_images_is_stamped():
+    row = {"dataset": "d", "method": "m", "seed": 0, "epsilon": 1.0, "epsilon_spent": 1.0, "accuracy_mean": 0.5}
+    assert "NOT VALID: oracle (x)" in table_text([row | {"protocol": "oracle (x)"}])
+    assert "NOT VALID" not in table_text([row | {"protocol": "last-epoch"}])
