@@ -40,17 +40,17 @@ def pytest_configure(config):
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the tests are handed out
-def pytest_collection_modifyitems(config, items):
-    """Slow tests run only when they are asked for with ``-m``, those for a GPU only where there is one.
+def pytest_itemcollected(item):
+    """What needs the finished chain goes to one process, so that it runs once."""
+    if "chain" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("chain"))
 
-    What needs the finished chain goes to one process, so that it runs once.
-    """
+
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run only when they are asked for with ``-m``, those for a GPU only where there is one."""
     slow = "" if "slow" in config.option.markexpr else "slow; run with -m slow"
     gpu = "" if torch.cuda.is_available() else "no CUDA device"
     for item in items:
-        if "chain" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("chain"))
         for marker, reason in (("slow", slow), ("gpu", gpu)):
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
