@@ -15,7 +15,7 @@ demo: install
 	@echo "For you alone:      results/digits/internal/report.html"
 
 test: install
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(CORES)
 
 lint: install
 	$(BIN)/ruff check privimage tests benchmarks

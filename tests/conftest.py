@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from checkout import ROOT, TOY, copy_project, snakemake
+from xdist.scheduler import LoadScopeScheduling
+
+ON_CHAIN = {"tests/test_chain.py", "tests/test_status.py", "tests/test_workflow.py"}
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +43,17 @@ def pytest_configure(config):
         torch.set_num_threads(1)
 
 
-def pytest_itemcollected(item):
-    """What needs the finished chain goes to one process, so that it runs once."""
-    if "chain" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("chain"))
+class Files(LoadScopeScheduling):
+    """Each file goes to one process as a whole, and the files that need the finished chain to the same one."""
+
+    def _split_scope(self, nodeid):
+        name = nodeid.partition("::")[0]
+        return "chain" if name in ON_CHAIN else name
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """How tests are handed out."""
+    return Files(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
