@@ -193,6 +193,11 @@ def test_each_protocol_takes_its_epoch(stub, protocol, epoch, value, stamp):
     assert np.trace(result.confusion["cnn"]) == round(2 * 100 * value)
 
 
+def test_images_that_were_held_out_are_not_counted_as_learnt_from(stub):
+    counts = [run(SYNTHETIC, TEST, replace(STUB, protocol=p)).num_train for p in ("last-epoch", "synthetic-validation")]
+    assert counts == [100, 90]
+
+
 def test_of_equally_good_epochs_the_first_counts(stub):
     train = scripted([0.0, 1.0, 1.0, 0.0, 1.0])
     assert run(train, TEST, replace(STUB, protocol="synthetic-validation")).classifiers["cnn"]["epochs"] == [2, 2]

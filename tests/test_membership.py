@@ -153,3 +153,6 @@ def test_from_files_to_file(tmp_path, monkeypatch):
     found = Membership.read(flags["result"])
     assert found.auc > 0.8 and not found.private  # of the averaged weights, not the raw ones
     assert found.provenance.parents == {name: sha256(flags[name]) for name in ("weights", "privacy")}
+    STATEMENT.write(flags["privacy"])
+    with pytest.raises(UserError, match="statement of another model"):
+        membership.main()

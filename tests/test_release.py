@@ -244,6 +244,11 @@ def test_the_card_states_the_guarantee_in_words(monkeypatch, folder):
     assert "<b>" not in body and "NOT PRIVATE" not in body
 
 
+def test_a_title_of_several_lines_is_refused(quick, monkeypatch, folder):
+    with pytest.raises(UserError, match="several lines"):
+        make(monkeypatch, folder, settings=json.dumps({"pretty_name": "a\n---\n# b"}))
+
+
 def test_the_card_tells_what_the_run_s_releases_cost_together(monkeypatch, folder):
     other = statement([TRAINING], {"pretrained": "1" * 64, "subset": "2" * 64}, target_epsilon=10.0)
     other.write(folder / "other.json")

@@ -86,3 +86,9 @@ def test_an_error_in_making_a_batch_arrives():
 
     with pytest.raises(UserError, match="bad batch"):
         list(ahead(make, [np.array([0])]))
+
+
+def test_a_network_that_gives_one_vector_a_batch_is_refused():
+    pooled = FeatureNetwork("b", "", "", 8, torch.from_numpy, lambda x: (x.float().mean((0, 1, 2))[None], None))
+    with pytest.raises(UserError, match="1 vectors for 8 images"):
+        extract(pooled, images(20), None, "images")
