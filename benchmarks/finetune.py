@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from dp_step import SIZES
 
-from privimage import finetune
+from privimage import private_training
 from privimage.artifacts import ImageSet
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import new_denoiser
@@ -50,7 +50,7 @@ def main() -> None:
     pixels = rng.integers(0, 256, (args.num_images, 32, 32, 3), np.uint8)
     images = ImageSet(pixels, np.arange(args.num_images) % 10, names, "noise")
     ends = [time.perf_counter()]
-    real = finetune._step
+    real = private_training._step
 
     def step(*how: object) -> tuple[float, float, float]:
         row = real(*how)  # ends with the device at rest: the loss is read
@@ -59,9 +59,9 @@ def main() -> None:
             print(f"first step {ends[1] - ends[0]:.1f} s, microbatches of {how[5]}", flush=True)
         return row
 
-    finetune._step = step
-    _, _, curve = finetune.run(
-        model, images, finetune.Mechanism(settings, 1.0, args.num_images, SecretKey.from_seed(0), compute)
+    private_training._step = step
+    _, _, curve = private_training.run(
+        model, images, private_training.Mechanism(settings, 1.0, args.num_images, SecretKey.from_seed(0), compute)
     )
     seconds = (ends[-1] - ends[1]) / args.measured
     drawn = float(np.mean([row[2] for row in curve.rows[1:]]))

@@ -31,6 +31,7 @@ Nouns are parts, which know nothing of stages:
     check_data   `privimage check-data`: what is wrong with a set of images
     status       `privimage status`: what of a run is done, and how far the rest is; by `heartbeat`
     checkpoints  what lets a long stage resume
+    private_training  the DP-SGD loop on the diffusion model: the one part that knows both worlds
     compute      the device, precision and compilation; with `memory`, how many images at once
     data/        readers of image sources; the only place that knows a data set's name
     classifiers/ networks that classify, and how they are trained

@@ -10,225 +10,27 @@ Source: Li et al. 2024 (query and DP-SGD in one budget); Dockhorn et al. 2023 (K
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from privimage import cli, heartbeat
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weights, sha256
-from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
-from privimage.compute import DEFAULT, Compute
+from privimage.checkpoints import fingerprint, flatten
+from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
-from privimage.diffusion.ema import averaged
-from privimage.diffusion.images import Images
-from privimage.diffusion.keyed_noise import keyed_noise
-from privimage.diffusion.loss import NoisyBatch, per_image_loss
-from privimage.diffusion.training import restore_training, training_tensors
 from privimage.errors import UserError
-from privimage.measurements import Curve
-from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy import accounting
-from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.event import Event, noisy_choice
-from privimage.privacy.ledger import Ledger, Release
-from privimage.privacy.randomness import SecretKey
-from privimage.progress import progress
+from privimage.privacy.ledger import Ledger
+from privimage.private_training import Mechanism, run
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
 VERSION = 2
-SAVE_SECONDS = 60.0
-COLUMNS = ("step", "loss", "images")
-Losses = Callable[[Denoiser, NoisyBatch], Tensor]
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """Everything that one DP-SGD step depends on besides the images and the weights."""
-
-    settings: FinetuneSettings
-    noise_multiplier: float
-    num_images: int  # declared, a public constant: the divisor is the expected batch size, never the drawn one
-    key: SecretKey
-    compute: Compute = DEFAULT
-
-
-def run(
-    model: Denoiser, images: ImageSet, mechanism: Mechanism, release: Release | None = None
-) -> tuple[Denoiser, Denoiser, Curve]:
-    """The model after all steps, the average of its weights, and the curve; ``model`` is changed in place.
-
-    With a ``release``, each step is reserved before sensitive images are read for it, and the run resumes: from its
-    last checkpoint where the same steps can be replayed with the same draws, else past every step that was reserved,
-    which then count among the declared number without having been taken.
-    """
-    settings, compute = mechanism.settings, mechanism.compute
-    model = compute.place(model)
-    ema = averaged(model, settings.ema_decay)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
-    data = Images(images.images, images.labels, compute.device)
-    losses = compute.compiled(per_image_loss)
-    saves = Saves(release, mechanism) if release else None
-    start, rows, size = 0, [], None
-    if saves:
-        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism))
-    size = size or microbatch_size(model, mechanism)
-    expected = settings.sampling_probability * mechanism.num_images
-    for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected):
-        if release:
-            release.reserve_step(step)
-        while True:
-            try:
-                rows.append(_step(model, optimizer, losses, data, mechanism, size, step))
-                break
-            except (RuntimeError, MemoryError) as error:  # the step has changed nothing yet, and draws the same again
-                size = smaller(size, error)
-                if saves:  # before the step is taken: a replay must not begin with the larger size
-                    saves.save(step, model, ema, optimizer, rows, size)
-        ema.update_parameters(model)
-        if saves and saves.every.due():
-            saves.save(step + 1, model, ema, optimizer, rows, size)
-    return model, ema.module, Curve(COLUMNS, tuple(rows))
-
-
-class Saves:
-    """The checkpoint of one release, and the step to go on from."""
-
-    def __init__(self, release: Release, mechanism: Mechanism) -> None:
-        self.release, self.every, self.num_steps = release, Every(SAVE_SECONDS), mechanism.settings.num_steps
-        self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
-        self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
-        # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
-        self.environment = {"key": mechanism.key.identity, **mechanism.compute.describe()}
-
-    def save(
-        self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list, size: int
-    ) -> None:
-        """The state after ``step`` steps, and the microbatch of those that follow, are on the disk."""
-        state = {"step": step, "curve": [list(row) for row in rows], "environment": self.environment}
-        state |= {"microbatch_size": size, "asked": self.asked}
-        self.checkpoint.save(training_tensors(model, ema, optimizer), state)
-
-    def resume(
-        self, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, find_size: Callable[[], int]
-    ) -> tuple[int, list, int]:
-        """The step to go on from, the curve up to there, the microbatch; model and the like are as they were then."""
-        saved, kept, rows = self.checkpoint.load(), 0, []
-        if saved:
-            tensors, state = saved
-            restore_training(tensors, model, ema, optimizer)
-            kept, rows, size = state["step"], [tuple(row) for row in state["curve"]], state["microbatch_size"]
-            if state["environment"] == self.environment and self.asked in (None, size, state["asked"]):
-                return kept, rows, size
-        # What was reserved since then cannot be replayed: skip it, and on the disk before anything new is drawn.
-        start = max(kept, self.release.reserved_steps)
-        self._tell(kept, start)
-        size = find_size()
-        self.save(start, model, ema, optimizer, rows, size)
-        return start, rows, size
-
-    def _tell(self, kept: int, start: int) -> None:
-        """Say what is lost; refuse if nothing would be left.
-
-        Raises:
-            UserError: if every step was reserved and none survives.
-        """
-        if kept == 0 and start >= self.num_steps:
-            raise UserError(
-                f"all {start} steps were reserved before a crash and none can be replayed; delete the release's folder "
-                f"in {self.release.folder.parent} (the odometer names it) to draw anew, which is charged again."
-            )
-        if start > kept:
-            print(
-                f"warning: {start - kept} of {self.num_steps} steps were reserved before a crash and cannot be "
-                "replayed (other key, microbatch size, precision, engine, threads, device or library); they count and "
-                "are skipped.",
-                file=sys.stderr,
-            )
-
-
-def microbatch_size(model: Denoiser, mechanism: Mechanism) -> int:
-    """Images to compute at once: as declared, or as many as fit, by a trial with a single blank one."""
-    if mechanism.compute.settings.microbatch_size:
-        return mechanism.compute.settings.microbatch_size
-    settings, compute = mechanism.settings, mechanism.compute
-    levels, shape = settings.noise_levels_per_image, (model.channels, model.resolution, model.resolution)
-    with compute.device:
-        label = torch.zeros(1, dtype=torch.int64)
-        batch = NoisyBatch(torch.zeros(1, *shape), label, torch.ones(1, levels), torch.zeros(1, levels, *shape))
-    with compute.autocast():
-        kept = bytes_kept(lambda: per_image_loss(model, batch))
-    # One gradient an image, in float32, and its copy while it is masked.
-    each = kept + 2 * 4 * sum(p.numel() for p in model.parameters())
-    each *= levels if compute.settings.engine == "opacus" else 1
-    expected = math.ceil(settings.sampling_probability * mechanism.num_images)
-    return images_that_fit(each * compute.workers, compute.device, math.ceil(expected / compute.workers))
-
-
-def _step(
-    model: Denoiser,
-    optimizer: torch.optim.Adam,
-    losses: Losses,
-    data: Images,
-    mechanism: Mechanism,
-    microbatch: int,
-    step: int,
-) -> tuple[float, float, float]:
-    """One step of DP-SGD; returned is a row of the curve, which stays internal."""
-    settings, compute = mechanism.settings, mechanism.compute
-    index = poisson_sample(len(data.labels), settings.sampling_probability, mechanism.key, step)
-
-    def losses_of(part: slice) -> Tensor:
-        batch = draw_batch(data, index[part], settings, model.num_labels, mechanism.key, step)
-        with compute.autocast():
-            return losses(model, batch)
-
-    total, values = clipped_gradient_sum(
-        model,
-        losses_of,
-        len(index),
-        copies=settings.noise_levels_per_image,
-        clip_norm=settings.clip_norm,
-        microbatch_size=microbatch,
-        engine=compute.settings.engine,
-        workers=compute.workers,
-    )
-    gradient = noisy_mean(
-        total,
-        noise_multiplier=mechanism.noise_multiplier,
-        clip_norm=settings.clip_norm,
-        expected_batch_size=settings.sampling_probability * mechanism.num_images,
-        key=mechanism.key,
-        step=step,
-    )
-    for name, parameter in model.named_parameters():
-        parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
-    optimizer.step()
-    return step, values.mean().item() if len(values) else 0.0, len(values)
-
-
-def draw_batch(
-    data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int
-) -> NoisyBatch:
-    """The images at ``index`` with their diffusion noise, keyed by image and step: a replay draws the same."""
-    rows = torch.from_numpy(index).to(data.device)
-    return keyed_noise(
-        *data.at(rows),
-        rows,
-        levels=settings.noise_levels_per_image,
-        P_mean=settings.P_mean,
-        P_std=settings.P_std,
-        label_dropout=settings.label_dropout,
-        no_label=no_label,
-        key=key.seed("diffusion", step),
-    )
 
 
 def paid_query(releases: Sequence[str], query: QueryResult | None, declared: Declared) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: decided by its key, unchanged by microbatches, resumed without a step too many, and charged once."""
+"""Fine-tuning: what it refuses, what it states, and that it is charged once."""
 
 import json
 import sys
@@ -7,198 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_model import DECLARED, NAMES, images, model
 
 from privimage import finetune
 from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import flatten
-from privimage.compute import Compute
-from privimage.diffusion.denoiser import new_denoiser
-from privimage.diffusion.images import Images
-from privimage.diffusion.loss import per_image_loss
 from privimage.errors import UserError
 from privimage.measurements import Curve
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
-from privimage.privacy.randomness import SecretKey
-from privimage.settings import ComputeSettings, Declared, FinetuneSettings, NetworkSettings
-
-SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
-SETTINGS = FinetuneSettings(sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2)
-DECLARED = Declared(num_images=24, class_names=("x", "y"), delta=1e-3)
-NAMES = ("x", "y")
-
-
-def images(num=24):
-    rng = np.random.default_rng(0)
-    return ImageSet(rng.integers(0, 256, (num, 8, 8, 1), np.uint8), np.arange(num) % 2, NAMES, "test")
-
-
-def model():
-    return new_denoiser(SMALL, 8, 1, 2, seed=0)
-
-
-def mechanism(key=None, microbatch_size=64, settings=SETTINGS, num_images=24):
-    compute = Compute(ComputeSettings(microbatch_size=microbatch_size))
-    return finetune.Mechanism(settings, 1.0, num_images, key or SecretKey.from_seed(0), compute)
-
-
-def weights(made):
-    return torch.cat([p.flatten() for p in made.state_dict().values()])
-
-
-def test_the_key_decides_the_weights():
-    a, b, c = (finetune.run(model(), images(), mechanism(SecretKey.from_seed(s)))[0] for s in (0, 0, 1))
-    assert torch.equal(weights(a), weights(b))
-    assert not torch.equal(weights(a), weights(c))
-
-
-def test_microbatches_do_not_change_the_result():
-    a, b = (finetune.run(model(), images(), mechanism(microbatch_size=size))[0] for size in (64, 3))
-    torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-4)
-
-
-def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one():
-    """With plain gradients in place of Adam's, halving the declared number doubles the update."""
-    moved = []
-    for num_images in (24, 12):
-        made = model()
-        before = weights(made).clone()
-        optimizer = torch.optim.SGD(made.parameters(), lr=1.0)
-        data, how = Images(images().images, images().labels, torch.device("cpu")), mechanism(num_images=num_images)
-        finetune._step(made, optimizer, per_image_loss, data, how, 64, 0)
-        moved.append(weights(made) - before)
-    torch.testing.assert_close(2 * moved[0], moved[1], rtol=1e-3, atol=1e-6)
-
-
-def test_one_more_image_moves_no_other_image_s_draw():
-    data = Images(images().images, images().labels, torch.device("cpu"))
-    few, many = (
-        finetune.draw_batch(data, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
-        for index in ([4, 9], [4, 7, 9])
-    )
-    for before, after in zip(few, many):
-        assert torch.equal(before, after[[0, 2]])
-
-
-def test_steps_with_no_image_are_noise_and_count():
-    settings = FinetuneSettings(sampling_probability=1e-6, num_steps=3, noise_levels_per_image=2)
-    made, _, curve = finetune.run(model(), images(), mechanism(settings=settings))
-    assert [row[2] for row in curve.rows] == [0, 0, 0]
-    assert not torch.equal(weights(made), weights(model()))
-
-
-@pytest.mark.gpu
-def test_a_gpu_fine_tunes_to_finite_weights_in_either_precision_and_engine():
-    for precision in ("float32", "bfloat16"):
-        for engine in ("fast", "opacus"):
-            compute = Compute(ComputeSettings(precision=precision, engine=engine))
-            how = replace(mechanism(), compute=compute)
-            made, ema, curve = finetune.run(model(), images(), how)
-            assert all(p.is_cuda and bool(torch.isfinite(p).all()) for p in (*made.parameters(), *ema.parameters()))
-            assert len(curve.rows) == SETTINGS.num_steps
-
-
-class Killed(BaseException):
-    pass
-
-
-def run_until(folder, monkeypatch, *, stop=None, microbatch_size=64, executed=None, save_seconds=0.0):
-    """One start of a release in the folder, killed before step ``stop``; returned are the weights if it ended."""
-    real = finetune._step
-
-    def step(*args):
-        if args[-1] == stop:
-            raise Killed
-        executed.append(args[-1])
-        return real(*args)
-
-    monkeypatch.setattr(finetune, "_step", step)
-    monkeypatch.setattr(finetune, "SAVE_SECONDS", save_seconds)
-    try:
-        with Ledger(folder, "set", DECLARED).open("finetune", "f" * 32, "test") as release:
-            event = Event("poisson_gaussian", 1.0, SETTINGS.sampling_probability, SETTINGS.num_steps)
-            release.reserve([event], continuing=release.reserved_steps > 0)
-            made = finetune.run(model(), images(), mechanism(release.key, microbatch_size), release)[0]
-            return weights(made), finetune.run(model(), images(), mechanism(release.key, microbatch_size))[0]
-    except Killed:
-        return None
-    finally:
-        monkeypatch.setattr(finetune, "_step", real)
-
-
-@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
-@pytest.mark.parametrize("stop", [0, 3, 5])
-def test_a_killed_run_is_replayed_to_the_same_weights(tmp_path, monkeypatch, stop, save_seconds):
-    executed = []
-    assert run_until(tmp_path, monkeypatch, stop=stop, executed=executed, save_seconds=save_seconds) is None
-    resumed, undisturbed = run_until(tmp_path, monkeypatch, executed=executed)
-    assert torch.equal(resumed, weights(undisturbed))
-    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
-
-
-def test_where_steps_cannot_be_replayed_they_are_skipped_and_never_more_than_declared_are_taken(tmp_path, monkeypatch):
-    executed = []
-    run_until(tmp_path, monkeypatch, stop=4, executed=executed, save_seconds=1e9)  # no checkpoint since the start
-    run_until(tmp_path, monkeypatch, microbatch_size=7, executed=executed)
-    assert executed[:-6] == [0, 1, 2, 3, 5]  # step 4 was reserved before the kill; the last six are undisturbed
-    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
-
-
-def out_of_memory(monkeypatch, first, most):
-    """From its ``first`` call on, the loss of more than ``most`` images does not fit; returned are the calls' sizes."""
-    real, sizes = finetune.per_image_loss, []
-
-    def loss(made, batch):
-        sizes.append(len(batch.images))
-        if len(sizes) > first and sizes[-1] > most:
-            raise torch.OutOfMemoryError
-        return real(made, batch)
-
-    monkeypatch.setattr(finetune, "per_image_loss", loss)
-    return sizes
-
-
-@pytest.mark.parametrize("first", range(6))
-def test_when_memory_runs_out_fewer_images_at_once_give_the_same_result(monkeypatch, first, capsys):
-    calm = weights(finetune.run(model(), images(), mechanism(microbatch_size=6))[0])
-    with monkeypatch.context() as patch:
-        sizes = out_of_memory(patch, first, most=2)
-        found = weights(finetune.run(model(), images(), mechanism(microbatch_size=6))[0])
-    assert max(sizes[-3:]) <= 2
-    assert "out of memory with 6 images" in capsys.readouterr().err
-    torch.testing.assert_close(found, calm, rtol=1e-3, atol=1e-4)
-
-
-def test_a_kill_after_memory_ran_out_is_replayed_with_what_fitted(tmp_path, monkeypatch):
-    executed = []
-    with monkeypatch.context() as patch:
-        out_of_memory(patch, 0, most=4)
-        assert run_until(tmp_path, patch, stop=5, microbatch_size=8, executed=executed, save_seconds=1e9) is None
-        done = len(executed)
-        run_until(tmp_path, patch, microbatch_size=8, executed=executed)
-    halved = executed[:done].index(executed[done])  # the checkpoint is of the step at which memory ran out
-    assert executed[done : done + 6 - halved] == list(range(halved, 6))
-    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
-
-
-def test_a_lost_key_skips_what_was_reserved(tmp_path, monkeypatch):
-    executed = []
-    run_until(tmp_path, monkeypatch, stop=3, executed=executed)
-    (tmp_path / "set" / "finetune" / ("f" * 32) / "key").unlink()
-    del executed[:]
-    run_until(tmp_path, monkeypatch, stop=5, executed=executed)
-    assert executed == [4]  # step 3 was reserved before the kill: it may have been taken
-    assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
-
-
-def test_skipped_steps_are_told_and_a_run_of_which_nothing_would_be_left_is_refused(tmp_path, monkeypatch, capsys):
-    run_until(tmp_path / "a", monkeypatch, stop=4, executed=[], save_seconds=1e9)
-    run_until(tmp_path / "a", monkeypatch, microbatch_size=7, executed=[])
-    assert "5 of 6 steps were reserved before a crash" in capsys.readouterr().err
-
-    run_until(tmp_path / "b", monkeypatch, stop=5, executed=[], save_seconds=1e9)
-    with pytest.raises(UserError, match="all 6 steps were reserved"):
-        run_until(tmp_path / "b", monkeypatch, microbatch_size=7, executed=[])
 
 
 @pytest.mark.parametrize(("releases", "given"), [(["query", "finetune"], False), (["finetune"], True)])

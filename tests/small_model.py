@@ -1,0 +1,36 @@
+"""A small denoiser, a few images for it and settings to fine-tune it by, for tests of private training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from privimage.artifacts import ImageSet
+from privimage.compute import Compute
+from privimage.diffusion.denoiser import new_denoiser
+from privimage.privacy.randomness import SecretKey
+from privimage.private_training import Mechanism
+from privimage.settings import ComputeSettings, Declared, FinetuneSettings, NetworkSettings
+
+SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+SETTINGS = FinetuneSettings(sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2)
+NAMES = ("x", "y")
+DECLARED = Declared(num_images=24, class_names=NAMES, delta=1e-3)
+
+
+def images(num=24):
+    rng = np.random.default_rng(0)
+    return ImageSet(rng.integers(0, 256, (num, 8, 8, 1), np.uint8), np.arange(num) % 2, NAMES, "test")
+
+
+def model():
+    return new_denoiser(SMALL, 8, 1, 2, seed=0)
+
+
+def mechanism(key=None, microbatch_size=64, settings=SETTINGS, num_images=24):
+    compute = Compute(ComputeSettings(microbatch_size=microbatch_size))
+    return Mechanism(settings, 1.0, num_images, key or SecretKey.from_seed(0), compute)
+
+
+def weights(made):
+    return torch.cat([p.flatten() for p in made.state_dict().values()])
