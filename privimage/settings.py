@@ -97,7 +97,7 @@ class QuerySettings:
     noise_multiplier: float = setting(
         20.0,
         "Noise over the L2 sensitivity: each count gets discrete Gaussian noise of root(top_k) times it. Keep that "
-        "below an eighth of the declared images per class. (privacy.json states the noise on a count.)",
+        "below an eighth of the declared images per class. (`privacy.json` states the noise on one count instead.)",
         above=0,
     )
 

@@ -31,9 +31,9 @@ norm of root(2k) against root(k). That holds because no vote is negative; a gene
 DP-SGD's, doubles instead. The steps of ``discrete_gaussian`` are exactly what happens to the cells that one image
 changes.
 
-The m images of a person change up to m k cells by up to m each, by up to m root(k) in L2 norm, and which of these
-changes discrete noise hides worst depends on epsilon; so none is taken for the worst. Proven is this: draw a real Z
-from N(c, s^2 - 2) for a whole number c, then a whole number n with probability proportional to exp(-(n - Z)^2 / 4). By
+The m images of a person change up to m k cells by up to m each, by up to m root(k) in L2 norm. Continuous noise hides
+k cells changed by m worst of all; so does discrete noise wherever the tests enumerate, but of that there is no proof,
+and it is not relied on. Proven is this: draw a real Z from N(c, s^2 - 2) for a whole number c, then a whole number n with probability proportional to exp(-(n - Z)^2 / 4). By
 Poisson summation these weights add up, over n, to the same for every Z up to a factor 1 +- 2 exp(-4 pi^2); so n follows
 N_Z(c, s^2) up to a factor 1 +- 3e-17. The query is thus what can be made of continuous noise: the pair is
 N(0, s^2 - 2) and N(m root(k), s^2 - 2). What the factors add, at most 6e-17 m k to epsilon, is left out. Where noise
