@@ -33,11 +33,12 @@ changes.
 
 The m images of a person change up to m k cells by up to m each, by up to m root(k) in L2 norm. Continuous noise hides
 k cells changed by m worst of all; so does discrete noise wherever the tests enumerate, but of that there is no proof,
-and it is not relied on. Proven is this: draw a real Z from N(c, s^2 - 2) for a whole number c, then a whole number n with probability proportional to exp(-(n - Z)^2 / 4). By
-Poisson summation these weights add up, over n, to the same for every Z up to a factor 1 +- 2 exp(-4 pi^2); so n follows
-N_Z(c, s^2) up to a factor 1 +- 3e-17. The query is thus what can be made of continuous noise: the pair is
-N(0, s^2 - 2) and N(m root(k), s^2 - 2). What the factors add, at most 6e-17 m k to epsilon, is left out. Where noise
-is small, s <= 2, it is m k steps of N_Z(0, s^2) and N_Z(m, s^2) instead: a smaller change of a cell shows less.
+and it is not relied on. Proven is this: draw a real Z from N(c, s^2 - 2) for a whole number c, then a whole number n
+with probability proportional to exp(-(n - Z)^2 / 4). By Poisson summation these weights add up, over n, to the same for
+every Z up to a factor 1 +- 2 exp(-4 pi^2); so n follows N_Z(c, s^2) up to a factor 1 +- 3e-17. The query is thus what
+can be made of continuous noise: the pair is N(0, s^2 - 2) and N(m root(k), s^2 - 2). What the factors add, at most
+6e-17 m k to epsilon, is left out. Where noise is small, s <= 2, it is m k steps of N_Z(0, s^2) and N_Z(m, s^2) instead:
+a smaller change of a cell shows less.
 
 Source: Canonne, Kamath & Steinke 2020 (the discrete Gaussian, whose Renyi divergence is at most the continuous one's);
 Peikert 2010 (a discrete Gaussian about a Gaussian is one of both variances); Kairouz et al. 2015 (the pair that
