@@ -97,8 +97,8 @@ class QuerySettings:
     top_k: int = setting(5, "Public classes that each image votes for; L2 sensitivity is its root.", minimum=1)
     noise_multiplier: float = setting(
         20.0,
-        "Standard deviation of the noise over the sensitivity. Keep root(top_k) times it below an eighth of "
-        "the declared images per class.",
+        "Noise over the L2 sensitivity: each count gets discrete Gaussian noise of root(top_k) times it. Keep that "
+        "below an eighth of the declared images per class. (`privacy.json` states the noise on one count instead.)",
         above=0,
     )
 

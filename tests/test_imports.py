@@ -87,7 +87,7 @@ def opens_for_writing(call: ast.Call, called: str) -> bool:
 
 def test_the_tree_was_found() -> None:
     assert {"artifacts", "privacy.accounting", "query", "config"} <= set(TREES)
-    assert own_imports("query") >= {"privacy.mechanism", "privacy.mechanism.gaussian"}
+    assert own_imports("query") >= {"privacy.mechanism", "privacy.mechanism.discrete_gaussian"}
 
 
 def test_parts_never_import_stages() -> None:

@@ -26,7 +26,7 @@ from privimage.errors import UserError
 from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
 from privimage.metrics import roc
 from privimage.privacy import accounting, ledger
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.privacy.ledger import Ledger
 from privimage.reporting import page, summary
 from privimage.reporting.cells import MEASURED, Cell, Measured, Measurements
@@ -41,7 +41,7 @@ CONTEXT = {
 }
 HOSTILE = '<script>alert("0")</script>'
 NAMES = (HOSTILE, "b", "$c")
-QUERY = Event("gaussian", 10.0)
+QUERY = noisy_votes(2, 10.0)
 TRAINING = {1: Event("poisson_gaussian", 11.0, 0.28, 80), 10: Event("poisson_gaussian", 6.0, 0.28, 80)}
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

@@ -19,12 +19,12 @@ import privimage
 from privimage import status
 from privimage.errors import UserError
 from privimage.privacy import accounting
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.progress import progress
 
 ROOT = Path(privimage.__file__).parent
 WITHOUT_IMAGES = {"check_data.py", "data/fetch.py", "data/glyphs.py"}  # whose loops are not over images
-QUERY, TRAINING = Event("gaussian", 10.0), Event("poisson_gaussian", 6.0, 0.28, 30)
+QUERY, TRAINING = noisy_votes(1, 10.0), Event("poisson_gaussian", 6.0, 0.28, 30)
 
 
 def beat(folder: Path, **changes) -> None:
