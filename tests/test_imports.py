@@ -22,7 +22,7 @@ NEVER_CALLED = ("eval", "exec", "torch.load", "yaml.load", "yaml.full_load", "ya
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
 WHERE_DIFFUSION_MEETS_PRIVACY = {"finetune", "private_training"}
 WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
-           "releasing.image_folder", "releasing.parquet"}  # fmt: skip
+           "releasing.image_folder", "releasing.parquet", "process", "metrics.torchscript"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
 DATASET_NAMES = ("digits", "glyphs", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "camelyon", "imagenet")
 MAY_NAME_DATASETS = ("data.", "settings", "config")
