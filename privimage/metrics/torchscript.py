@@ -21,6 +21,7 @@ from privimage.errors import UserError
 # Operators that reach beyond the network. Those with a path, torch says so of itself; the others call other machines.
 NO_OPERATORS = {"save", "from_file", "rpc_sync", "rpc_async", "rpc_remote"}
 LIBRARIES = {"aten", "prim", "quantized", "torchvision"}
+OTHERS = ("ops", "__torch__.torch.classes", "torch.ops", "torch.classes")  # where else libraries stand
 MAX_BYTES, MAX_PACKED = 4_000_000_000, 100_000_000  # of all members; of one that is compressed: only programs are
 
 
@@ -78,9 +79,8 @@ def check_program(content: bytes) -> None:
         if name in NO_OPERATORS:
             raise Unsafe(f"calls `{name}`")
     for node in ast.walk(tree):
-        library = node.attr if isinstance(node, ast.Attribute) and _last(node.value) in ("ops", "classes") else None
-        if library and library not in LIBRARIES:
-            raise Unsafe(f"calls the library `{library}`")
+        if isinstance(node, ast.Attribute) and node.attr not in LIBRARIES and ast.unparse(node.value) in OTHERS:
+            raise Unsafe(f"calls the library `{node.attr}`")
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
@@ -92,7 +92,3 @@ def _names(tree: ast.AST) -> Iterator[str]:
             yield node.attr
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
-
-
-def _last(node: ast.AST) -> str:
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
