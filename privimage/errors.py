@@ -2,13 +2,13 @@
 
 
 class UserError(Exception):
-    """A sentence that says what is wrong, what was got, what was expected and how to mend it.
+    """A sentence that says what is wrong, what was got, what was expected and how to mend it; rarely several lines.
 
-    It may quote a file from anywhere, so it holds no control characters: none reaches a terminal.
+    It may quote a file from anywhere, so no line holds control characters: none reaches a terminal.
     """
 
-    def __init__(self, told: str = "") -> None:
-        super().__init__("\n".join(map(printable, told.split("\n"))))
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(printable, lines)))
 
 
 def printable(text: str) -> str:
