@@ -22,7 +22,8 @@ def confine() -> None:
 
     What may leave is opened to others where it is written.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
     with contextlib.suppress(OSError):  # another system than Linux has none
         FILTER.write_text("0")
     os.umask(OWNER_ONLY)
