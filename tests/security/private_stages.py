@@ -7,18 +7,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from small import write_classifier
 from small_model import NAMES, images, model
 
 from privimage import cli, finetune, query
 from privimage.artifacts import Provenance, Subset, Weights, sha256
-from privimage.checkpoints import flatten
+from privimage.checkpoints import Checkpoint, flatten
 
 PUBLIC = ("a", "b", "c")
 
 
 def run_both(monkeypatch, folder: Path) -> None:
     """``folder`` holds a state directory and results, as after the rules `query` and `finetune`."""
+    cli.run(lambda: _public_stage(folder / "state" / "checkpoints" / "classifier" / "x"))
     internal = folder / "results" / "set" / "internal"
     images().write(internal / "train.h5")
     write_classifier(folder / "classifier")
@@ -47,6 +49,13 @@ def run_both(monkeypatch, folder: Path) -> None:
         settings={"sampling_probability": 0.3, "num_steps": 3, "noise_levels_per_image": 2},
         weights=folder / "results/set/w", privacy=folder / "results/set/privacy.json", curve=internal / "training.csv",
     )  # fmt: skip
+
+
+def _public_stage(folder: Path) -> None:
+    """What makes the state directory, where it is the first to have a checkpoint."""
+    checkpoint = Checkpoint(folder, "x")
+    checkpoint.save({"a": torch.zeros(1)}, {})
+    checkpoint.remove()
 
 
 def _call(monkeypatch, stage, common, **flags) -> None:
