@@ -36,7 +36,7 @@ def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
         UserError: if the file is no TorchScript, or its program may do more than compute.
     """
     try:
-        return torch.jit.load(_checked(path), map_location=device).eval()
+        return torch.jit.load(_checked(path), map_location=device).eval()  # noqa: TID251 - looked through
     except Unsafe as error:
         raise UserError(
             f"{path} is TorchScript that {error}; expected a network that computes and does nothing else."
