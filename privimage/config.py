@@ -204,9 +204,9 @@ def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
 
 def _folder(key: str, path: str) -> str:
     """The folder, as commands and Snakemake's own patterns take it."""
-    if not path.strip() or not path.isprintable() or path[0] == "-" or set(path) & set("{}"):
+    if not path.strip() or not path.isprintable() or path[0] == "-" or set(path) & set("{}<"):
         raise ConfigError(
-            f"`{key}` is {path!r}; expected a path of printable characters without '{{', '}}' or a leading '-'."
+            f"`{key}` is {path!r}; expected a path of printable characters without '{{', '}}', '<' or a leading '-'."
         )
     return path
 

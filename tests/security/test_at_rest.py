@@ -16,7 +16,7 @@ from private_stages import PUBLIC, run_both
 from small_model import images
 
 from privimage import private_training, process
-from privimage.artifacts import Weights
+from privimage.artifacts import PrivacyStatement, Weights
 from privimage.checkpoints import Checkpoint
 from privimage.classifiers.load import load_classifier
 from privimage.classifiers.votes import histogram
@@ -27,14 +27,16 @@ KEPT = {"odometer.jsonl", "release.lock", "finished.json", "query.json", "weight
 
 
 class Seen:
-    """What lay in some folders whenever a file was opened, renamed or removed: names, and what others could read."""
+    """What lay in some folders whenever a file in them was opened, renamed or removed, and what others could read."""
 
     def __init__(self, *folders: Path) -> None:
         self.folders, self.names, self.exposed, self.watching = folders, set(), set(), True
         sys.addaudithook(self._look)  # for good; when ``watching`` ends it does nothing
 
-    def _look(self, event, _) -> None:
+    def _look(self, event, arguments) -> None:
         for folder in self.folders if self.watching and event in EVENTS else ():
+            if not str(arguments[0]).startswith(str(folder)):
+                continue
             for path in (folder, *folder.rglob("*")):
                 with contextlib.suppress(FileNotFoundError):
                     self.names.add(path.name)
@@ -61,6 +63,12 @@ class Run:
     num_saves: int = 0
 
 
+def stated(events, declared, target_epsilon, provenance):
+    """A statement without accountants, which take seconds."""
+    facts = (1.0, 1e-3, target_epsilon, "add_or_remove_one", list(events), 2.0, 1, 1.0, 24, [], True, ["nothing"])
+    return PrivacyStatement(*facts, provenance)
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ran")
@@ -81,6 +89,7 @@ def ran(tmp_path_factory):
     before = os.umask(0)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounting, "calibrate", lambda *_, **__: 3.0)
+        patched.setattr(accounting, "statement", stated)
         patched.setattr(private_training, "SAVE_SECONDS", 0.0)
         patched.setattr(private_training, "clipped_gradient_sum", summed)
         patched.setattr(Checkpoint, "save", save)
@@ -119,6 +128,11 @@ def test_no_sum_without_noise_is_ever_written(ran):
         wanted += [json.dumps(row).encode(), json.dumps([float(value) for value in row]).encode()]
     assert not [(path.name, len(form)) for path, content in ran.files.items() for form in wanted if form in content]
     assert any(images().images[0].tobytes() in content for content in ran.files.values())  # the search can find
+
+
+def test_of_the_query_only_whole_numbers_leave(ran):
+    found = np.array(json.loads((ran.folder / "q.json").read_text())["histogram"])
+    assert found.shape == (2, 3) and (found == np.rint(found)).all()
 
 
 CRASH = """

@@ -101,7 +101,7 @@ class Tags(HTMLParser):
         self.texts.append(data)
 
 
-@pytest.mark.parametrize("edition", ["release", "internal"])
+@pytest.mark.parametrize("edition", ["internal", pytest.param("release", marks=pytest.mark.slow)])
 def test_names_are_only_names_in_either_edition_of_the_report(edition):
     measured = None
     if edition == "internal":
@@ -191,7 +191,7 @@ def test_what_breaks_lines_or_moves_the_cursor_is_no_name(key, name):
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("path", ["", " ", "-rf", "--help", "st{ate}", "{dataset}"])
+@pytest.mark.parametrize("path", ["", " ", "-rf", "--help", "st{ate}", "{dataset}", "</script>"])
 def test_a_state_folder_is_no_flag_and_no_pattern(path):
     with pytest.raises(ConfigError, match="`state_dir`"):
         load(configured(state_dir=path))
