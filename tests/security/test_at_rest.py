@@ -23,7 +23,9 @@ from privimage.classifiers.votes import histogram
 from privimage.privacy import accounting
 
 EVENTS = ("open", "os.rename", "os.chmod", "os.remove", "os.mkdir", "os.truncate")
-KEPT = {"odometer.jsonl", "release.lock", "finished.json", "query.json", "weights", "curve"}  # when all is done
+KEPT = {  # when all is done
+    "odometer.jsonl", "release.lock", "begun.json", "charged.json", "finished.json", "query.json", "weights", "curve",
+}  # fmt: skip
 
 
 class Seen:

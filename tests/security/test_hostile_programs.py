@@ -194,7 +194,8 @@ def _safetensors(header):
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_weights_that_lie_are_refused_wherever_they_are_read(tmp_path, outside, name):
-    path = tmp_path / "checkpoint.safetensors"
+    checkpoint = Checkpoint(tmp_path, "x")
+    path = checkpoint.path(0)
     path.write_bytes(HEADERS[name](outside))
     outside.arm()
     with pytest.raises(ArtifactError, match="cannot be read"):
@@ -202,7 +203,7 @@ def test_weights_that_lie_are_refused_wherever_they_are_read(tmp_path, outside, 
     with pytest.raises(ArtifactError, match="cannot be read"):
         whitelist.check_safetensors(path)
     with pytest.raises(UserError, match="is damaged"):
-        Checkpoint(tmp_path, "x").load()
+        checkpoint.load()
     with pytest.raises(UserError, match="ResNet-56"):
         load_network("mine", Network(kind="resnet56"), path)
     assert outside.harmed() == set()

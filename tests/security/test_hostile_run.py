@@ -1,5 +1,6 @@
 """The workflow itself, run on names that a shell, a pattern of Snakemake or a browser would take for something else."""
 
+import csv
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from bad_inputs import good
+from bad_inputs import png
 from checkout import TOY, copy_project, snakemake
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,13 @@ STATE = "st ate'; touch owned; $(touch owned) `touch owned` \" #"
 def project(tmp_path_factory):
     """A project whose configuration names such a folder, such classes and such a state directory."""
     root = copy_project(tmp_path_factory.mktemp("project"))
-    good(root / FOLDER, NAMES, 30)
+    (root / FOLDER).mkdir()
+    with open(root / FOLDER / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "label"])
+        for index in range(30 * len(NAMES)):
+            (root / FOLDER / f"{index}.png").write_bytes(png(index))
+            rows.writerow([f"{index}.png", NAMES[index % len(NAMES)]])
     toy = (root / "tests/toy.yaml").read_text().replace("  digits:\n", "  own:\n", 1)
     row = {
         "public": "glyphs8", "source": "folder", "path": FOLDER, "num_images": 144, "delta": 1e-3, "budget": 1e6,
