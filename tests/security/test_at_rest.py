@@ -80,7 +80,7 @@ def ran(tmp_path_factory):
     def summed(*arguments, **options):
         total = real_sum(*arguments, **options)
         tensors = (total[0] if isinstance(total, tuple) else total).values()
-        run.sums.extend(tensor.detach().cpu().float().clone() for tensor in tensors if tensor.numel() > 3)
+        run.sums.extend(tensor.detach().cpu().double().clone() for tensor in tensors if tensor.numel() > 3)
         return total
 
     def save(self, *arguments):
@@ -122,7 +122,7 @@ def test_no_sum_without_noise_is_ever_written(ran):
     """Neither a sum of clipped gradients nor the query's counts, as numbers or as text."""
     assert ran.num_saves >= 3 and len(ran.sums) > 30
     divided = [tensor / (0.3 * 24) for tensor in ran.sums]
-    wanted = [form for t in (*ran.sums, *divided) for form in (t.numpy().tobytes(), t.double().numpy().tobytes())]
+    wanted = [form for t in (*ran.sums, *divided) for form in (t.numpy().tobytes(), t.float().numpy().tobytes())]
     classifier = load_classifier(Weights.read(ran.folder / "classifier", "classifier"))
     counts = np.asarray(histogram(images(), classifier, len(PUBLIC), 1))
     assert counts.sum() == 24
