@@ -150,7 +150,7 @@ def load(raw: Mapping[str, Any]) -> Config:
         queries=rows["queries"],
         methods={**METHODS, **rows["methods"]},
         networks={**rows["networks"], **NETWORKS},
-        state_dir=raw.get("state_dir", "state"),
+        state_dir=_folder("state_dir", raw.get("state_dir", "state")),
     )
     return Config(**{**config.__dict__, "warnings": tuple(_check(config))})
 
@@ -200,6 +200,15 @@ def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
         out[key] = _overlay(out[key], value) if both else value
     return out
+
+
+def _folder(key: str, path: str) -> str:
+    """The folder, as commands and Snakemake's own patterns take it."""
+    if not path.strip() or not path.isprintable() or path[0] == "-" or set(path) & set("{}<"):
+        raise ConfigError(
+            f"`{key}` is {path!r}; expected a path of printable characters without '{{', '}}', '<' or a leading '-'."
+        )
+    return path
 
 
 def _name(table: str, label: str) -> str:
@@ -309,6 +318,8 @@ def _check_words(where: str, row: s.Dataset) -> None:
     words = [("class_names", name) for name in row.class_names]
     words += [(f"release.{key}", getattr(row.release, key)) for key in ("pretty_name", "license")]
     for key, text in words:
+        if text and not text.isprintable():
+            raise ConfigError(f"`{where}.{key}` has {text!r}; expected printable characters on one line.")
         if text and (place := place_in(text)):
             raise ConfigError(
                 f"`{where}.{key}` has {text!r}, of which {place!r} reads as a path, and releases hold none; "

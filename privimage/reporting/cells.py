@@ -122,7 +122,7 @@ def json_of(text: str, flag: str, kind: type) -> Any:
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and depths that Python refuses
         raise UserError(f"{flag} is not JSON ({error}); expected a {kind.__name__}.") from error
     if not isinstance(value, kind):
         raise UserError(f"{flag} is a {type(value).__name__}; expected a {kind.__name__}.")
