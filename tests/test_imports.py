@@ -20,7 +20,7 @@ ROOT = Path(privimage.__file__).parent
 NEVER_IMPORTED = ("snakemake", "pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 NEVER_CALLED = ("eval", "exec", "torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
-WHERE_DIFFUSION_MEETS_PRIVACY = {"finetune", "private_training"}
+WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "finetune", "private_training"}
 WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
            "releasing.image_folder", "releasing.parquet"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
