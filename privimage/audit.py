@@ -50,8 +50,8 @@ def run(
     """
     if settings.num_guesses > settings.num_canaries:
         raise UserError(
-            f"audit got {settings.num_canaries} canaries for {settings.num_guesses} guesses; expected at least as many; "
-            "raise audit.num_canaries or lower audit.num_guesses."
+            f"audit got {settings.num_canaries} canaries for {settings.num_guesses} guesses; expected at least as "
+            "many; raise audit.num_canaries or lower audit.num_guesses."
         )
     trained, compute = mechanism.settings, mechanism.compute
     event = Event("poisson_gaussian", mechanism.noise_multiplier, trained.sampling_probability, trained.num_steps)
