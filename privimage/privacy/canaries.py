@@ -4,7 +4,7 @@ Half of them, by coins, belong to the training set. One that does enters each st
 and adds a gradient of norm C to the clipped sum before the noise: +C or -C on a coordinate of its own. An observer who
 knows coordinates and signs, and sees each step's noisy mean as the analysis of DP-SGD grants, guesses who was in.
 
-The sign is drawn anew at each step: what images add to a coordinate lasts from step to step, and cancels.
+The sign is drawn anew at each step, so that what images add to a coordinate step after step cancels.
 
 Source: Steinke, Nasr & Jagielski 2023 (many canaries in one run, seen step by step, one coordinate each).
 """
