@@ -44,8 +44,6 @@ def lower_bound(
     def refuted(epsilon: float) -> bool:
         return p_value(num_correct, num_guesses, num_canaries, epsilon, delta) <= 1 - confidence
 
-    if num_guesses == 0 or not refuted(0.0):
-        return 0.0
     low, high = 0.0, STRIDE
     while refuted(high):
         low, high = high, high + STRIDE
