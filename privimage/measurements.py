@@ -130,6 +130,7 @@ class Audit(JsonArtifact):
     event: dict[str, Any]
     provenance: Provenance
     private: bool = False
+    note: str = "of a training that is not released, of which nothing is kept and nothing is charged; internal"
 
 
 @dataclass(frozen=True)

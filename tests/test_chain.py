@@ -73,7 +73,7 @@ KEYS = {  # docs: the table of artifacts
     "internal/pdp/seed0/eps1/membership.json": {"auc", "auc_interval", "tpr", "roc", "auc_by_sigma", "private"},
     "internal/privimage/seed0/eps1/audit.json": {
         "claimed_epsilon", "delta", "lower_bound", "confidence", "num_canaries", "num_guesses", "num_correct", "event",
-        "private",
+        "private", "note",
     },
     "internal/privimage/seed0/semantics.json": {"histogram", "agreement", "chance", "cosine", "note", "private"},
 }  # fmt: skip
