@@ -61,19 +61,19 @@ class Watched(Canaries):
 
     def add(self, total, step):
         super().add(total, step)
-        self.sums = getattr(self, "sums", []) + [{name: value.clone() for name, value in total.items()}]
+        self.totals = getattr(self, "totals", []) + [{name: value.clone() for name, value in total.items()}]
 
     def see(self, noisy_mean, step):
         super().see(noisy_mean, step)
-        self.seen = getattr(self, "seen", []) + [noisy_mean]
+        self.means = getattr(self, "means", []) + [noisy_mean]
 
 
 def test_canaries_enter_each_sum_before_the_noise_and_see_what_leaves_the_mechanism():
     made, how = model(), mechanism()
     seen = Watched(dict(made.named_parameters()), 50, EVENT, clip_norm=SETTINGS.clip_norm, expected_batch_size=7.2)
     with_them = private_training.run(made, images(), replace(how, canaries=seen))[0]
-    assert len(seen.sums) == len(seen.seen) == SETTINGS.num_steps
-    for step, (total, noisy) in enumerate(zip(seen.sums, seen.seen)):
+    assert len(seen.totals) == len(seen.means) == SETTINGS.num_steps
+    for step, (total, noisy) in enumerate(zip(seen.totals, seen.means)):
         for index, (name, value) in enumerate(total.items()):
             noise = how.key.normal("gradient", step, index, shape=tuple(value.shape)) * SETTINGS.clip_norm
             np.testing.assert_allclose(noisy[name] * 7.2 - value, noise, atol=1e-9)

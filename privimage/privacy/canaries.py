@@ -4,7 +4,9 @@ Half of them, by coins, belong to the training set. One that does enters each st
 and adds a gradient of norm C to the clipped sum before the noise: +C or -C on a coordinate of its own. An observer who
 knows coordinates and signs, and sees each step's noisy mean as the analysis of DP-SGD grants, guesses who was in.
 
-The sign is drawn anew at each step, so that what images add to a coordinate step after step cancels.
+The sign is drawn anew at each step, so that what images add to a coordinate step after step cancels. What they add is
+larger at some coordinates by far, and nothing of it is subtracted: where more is seen than noise explains, less is made
+of it, and those canaries are seldom among the guesses.
 
 Source: Steinke, Nasr & Jagielski 2023 (many canaries in one run, seen step by step, one coordinate each).
 """
@@ -22,6 +24,8 @@ from privimage.privacy.dpsgd import poisson_sample
 from privimage.privacy.event import Event
 from privimage.privacy.randomness import SecretKey
 
+MUCH = 2.0  # times the variance of the noise: rarely exceeded by noise alone
+
 
 def unkept_key() -> SecretKey:
     """A fresh key for a training of which nothing is kept; it is gone with the process."""
@@ -32,7 +36,7 @@ class Canaries:
     """The canaries of one training and what the observer has seen of them.
 
     Coins, samples, coordinates and signs follow from a key that is not the mechanism's, lest a canary be drawn along
-    with an image. Shapes: ``included`` bool [m]; ``scores`` float64 [m], higher: more likely in.
+    with an image. Shapes, of m canaries: ``included`` bool [m]; ``sums`` and ``squares`` float64 [m], over the steps.
 
     Raises:
         UserError: if there are more canaries than coordinates.
@@ -52,25 +56,34 @@ class Canaries:
         self.key = key or unkept_key()
         self.places = self._places(parameters, num_canaries)
         self.included = self.key.uniform("canary coin", shape=num_canaries) < 0.5
-        self.scores = np.zeros(num_canaries)
+        self.sums, self.squares = np.zeros(num_canaries), np.zeros(num_canaries)
 
     def add(self, total: dict[str, Tensor], step: int) -> None:
         """The clipped sum holds the gradients of the canaries that this step's sample holds."""
-        drawn = np.zeros(len(self.scores))
+        drawn = np.zeros(len(self.sums))
         drawn[poisson_sample(len(drawn), self.event.sampling_probability, self.key, step)] = self.clip_norm
         gradients = torch.from_numpy(drawn * self.included * self._signs(step))
         for name, (who, where) in self.places.items():
             total[name][where] += gradients[who].to(total[name].device)
 
     def see(self, noisy_mean: Mapping[str, Tensor], step: int) -> None:
-        """The scores count this step: the logarithm of how much likelier what was seen is of a canary that is in."""
-        seen = torch.zeros(len(self.scores), dtype=torch.float64)
+        """The observer has added up this step, in units of C and by the sign that a canary would have had."""
+        seen = torch.zeros(len(self.sums), dtype=torch.float64)
         for name, (who, where) in self.places.items():
             seen[who] = noisy_mean[name][where].cpu()
-        seen = seen.numpy() * self._signs(step) * self.expected_batch_size / self.clip_norm  # of N(0, s^2) or N(1, s^2)
-        q, s = self.event.sampling_probability, self.event.noise_multiplier
-        present = np.log(q) + (2 * seen - 1) / (2 * s**2)
-        self.scores += present if q == 1 else np.logaddexp(np.log1p(-q), present)
+        seen = seen.numpy() * self._signs(step) * self.expected_batch_size / self.clip_norm
+        self.sums += seen
+        self.squares += seen**2
+
+    @property
+    def scores(self) -> np.ndarray:
+        """How likely each canary is in, [m]: what was seen, less half of what is expected of one, over its variance.
+
+        It orders canaries as the ratio of two likelihoods would, were both Gaussian. The variance is the same for all,
+        but where so much was seen that images must have stirred.
+        """
+        q, num_steps, noise = self.event.sampling_probability, self.event.num_steps, self.event.noise_multiplier**2
+        return (self.sums - q * num_steps / 2) / np.maximum(MUCH * noise, self.squares / num_steps - q)
 
     def num_correct(self, num_guesses: int) -> int:
         """Right guesses: the half with the highest scores is called in, the half with the lowest out."""
@@ -78,7 +91,7 @@ class Canaries:
         return int(self.included[order[len(order) - half :]].sum() + (~self.included[order[:half]]).sum())
 
     def _signs(self, step: int) -> np.ndarray:
-        return np.where(self.key.uniform("canary sign", step, shape=len(self.scores)) < 0.5, -1.0, 1.0)
+        return np.where(self.key.uniform("canary sign", step, shape=len(self.sums)) < 0.5, -1.0, 1.0)
 
     def _places(
         self, parameters: Mapping[str, Tensor], num_canaries: int

@@ -10,7 +10,7 @@ from scipy import stats
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.auditing import lower_bound
-from privimage.privacy.canaries import Canaries
+from privimage.privacy.canaries import MUCH, Canaries
 from privimage.privacy.dpsgd import noisy_mean
 from privimage.privacy.event import Event
 from privimage.privacy.randomness import SecretKey
@@ -49,7 +49,7 @@ def added(made: Canaries) -> np.ndarray:
 def own_coordinates(made: Canaries) -> np.ndarray:
     """Of each canary, its place in the flattened gradient."""
     numbers = dict(zip(SHAPES, torch.arange(1000).split([600, 10, 390])))
-    found = np.zeros(len(made.scores), int)
+    found = np.zeros(len(made.sums), int)
     for name, (who, where) in made.places.items():
         found[who] = numbers[name].view(SHAPES[name])[where]
     return found
@@ -80,16 +80,22 @@ def test_coins_samples_signs_and_tensors_have_the_stated_chances() -> None:
     assert len(set((one * two)[both])) == 2  # the sign is another at another step
 
 
-def test_the_score_is_the_log_of_how_much_likelier_what_was_seen_is_of_one_that_is_in() -> None:
-    event = Event("poisson_gaussian", 0.8, 0.25, 2)
-    made = canaries(1, event, parameters={"weight": torch.zeros(1)})
-    seen, expected = [0.7, -1.3], 0.0
-    for step, value in enumerate(seen):
-        sign = made._signs(step)[0]
-        made.see({"weight": torch.tensor([sign * value * CLIP / BATCH], dtype=torch.float64)}, step)
-        present, absent = (stats.norm.pdf(value, mean, 0.8) for mean in (1, 0))
-        expected += np.log(0.25 * present / absent + 0.75)
-    assert made.scores[0] == pytest.approx(expected)
+def test_the_score_orders_as_the_likelihoods_of_what_was_seen_do() -> None:
+    event, values = Event("poisson_gaussian", 0.8, 0.25, 3), np.array([[0.7, -0.3, 0.2], [0.1, 0.4, -0.9]])
+    made = canaries(2, event, parameters={"weight": torch.zeros(2)})
+    ((who, where),) = made.places.values()
+    for step in range(3):
+        mean = torch.zeros(2, dtype=torch.float64)
+        mean[where] = torch.from_numpy(values[:, step] * made._signs(step) * CLIP / BATCH)[who]
+        made.see({"weight": mean}, step)
+    present, absent = (stats.norm.logpdf(values, mean, 0.8).sum(axis=1) for mean in (0.25, 0))
+    np.testing.assert_allclose(0.25 * MUCH * made.scores, present - absent)
+
+
+def test_a_coordinate_in_which_much_else_is_seen_is_less_certain_either_way() -> None:
+    made = canaries(4)
+    made.sums[:], made.squares[:] = (30, 30, -30, -30), (50, 5000, 50, 5000)
+    assert made.scores[0] > 10 * made.scores[1] > 0 > 10 * made.scores[3] > made.scores[2]
 
 
 def watched(made: Canaries, noise_multiplier: float, gradient=None) -> Canaries:
@@ -114,21 +120,21 @@ def test_what_images_add_at_every_step_hides_few_canaries(monkeypatch) -> None:
     steady = {name: torch.from_numpy(rng.normal(0, CLIP, shape)) for name, shape in SHAPES.items()}
     event = Event("poisson_gaussian", 0.5, 0.25, 40)
     calm, disturbed = (watched(canaries(300, event), 0.5, gradient).num_correct(100) for gradient in (None, steady))
-    monkeypatch.setattr(Canaries, "_signs", lambda self, step: np.ones(len(self.scores)))
+    monkeypatch.setattr(Canaries, "_signs", lambda self, step: np.ones(len(self.sums)))
     assert calm == 100 and disturbed > 80 > watched(canaries(300, event), 0.5, steady).num_correct(100)
 
 
 def test_the_surest_are_called_in_or_out() -> None:
     made = canaries(10)
     made.included[:] = [True, False] * 5
-    made.scores = np.array([9, -9, 8, -8, 0, 0, 0, 0, -7, 7.0])
+    made.sums[:] = [9, -9, 8, -8, 0, 0, 0, 0, -7, 7]
     assert [made.num_correct(n) for n in (2, 4, 6)] == [2, 4, 4]
 
 
-@pytest.mark.parametrize("noise, refuted", [(2.0, False), (1.0, True)])
+@pytest.mark.parametrize("noise, refuted", [(6.0, False), (3.0, True)])
 def test_enough_noise_is_not_refuted_and_half_of_it_is(noise, refuted) -> None:
-    event, delta = Event("poisson_gaussian", 2.0, 1.0, 1), 1e-5
-    claimed, num_runs, found = accounting.epsilon([event], delta), 40, []
+    event, delta = Event("poisson_gaussian", 6.0, 1.0, 9), 1e-5  # as one step with a third of the noise
+    claimed, num_runs, found = accounting.epsilon([event], delta), 20, []
     parameters = {"weight": torch.zeros(20_000)}
     for seed in range(num_runs):
         made = watched(canaries(20_000, event, seed, parameters), noise, nothing(parameters))
