@@ -80,22 +80,28 @@ def test_coins_samples_signs_and_tensors_have_the_stated_chances() -> None:
     assert len(set((one * two)[both])) == 2  # the sign is another at another step
 
 
-def test_the_score_orders_as_the_likelihoods_of_what_was_seen_do() -> None:
-    event, values = Event("poisson_gaussian", 0.8, 0.25, 3), np.array([[0.7, -0.3, 0.2], [0.1, 0.4, -0.9]])
-    made = canaries(2, event, parameters={"weight": torch.zeros(2)})
+def having_seen(made: Canaries, values: np.ndarray) -> Canaries:
+    """The canaries after an observer saw these values of each, in units of C and by its sign: [canaries, steps]."""
     ((who, where),) = made.places.values()
-    for step in range(3):
-        mean = torch.zeros(2, dtype=torch.float64)
+    for step in range(values.shape[1]):
+        mean = torch.zeros(len(values), dtype=torch.float64)
         mean[where] = torch.from_numpy(values[:, step] * made._signs(step) * CLIP / BATCH)[who]
         made.see({"weight": mean}, step)
+    return made
+
+
+def test_the_score_orders_as_the_likelihoods_of_what_was_seen_do() -> None:
+    event, values = Event("poisson_gaussian", 0.8, 0.25, 3), np.array([[0.7, -0.3, 0.2], [0.1, 0.4, -0.9]])
+    made = having_seen(canaries(2, event, parameters={"weight": torch.zeros(2)}), values)
     present, absent = (stats.norm.logpdf(values, mean, 0.8).sum(axis=1) for mean in (0.25, 0))
     np.testing.assert_allclose(0.25 * MUCH * made.scores, present - absent)
 
 
 def test_a_coordinate_in_which_much_else_is_seen_is_less_certain_either_way() -> None:
-    made = canaries(4)
-    made.sums[:], made.squares[:] = (30, 30, -30, -30), (50, 5000, 50, 5000)
-    assert made.scores[0] > 10 * made.scores[1] > 0 > 10 * made.scores[3] > made.scores[2]
+    calm, stirred = np.array([1.0, 1, 1, 1]), np.array([21.0, -19, 21, -19])
+    event, values = Event("poisson_gaussian", 1.0, 0.25, 4), np.stack([calm, stirred, -calm, -stirred])
+    scores = having_seen(canaries(4, event, parameters={"weight": torch.zeros(4)}), values).scores
+    assert scores[0] > 10 * scores[1] > 0 > 10 * scores[3] > scores[2]
 
 
 def watched(made: Canaries, noise_multiplier: float, gradient=None) -> Canaries:
