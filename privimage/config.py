@@ -36,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "semantics": s.SemanticsSettings,
     "memorisation": s.MemorisationSettings,
     "membership": s.MembershipSettings,
+    "audit": s.AuditSettings,
     "release": s.ReleaseSettings,
     "compute": s.ComputeSettings,
 }
@@ -305,6 +306,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     if row.sample.sigma_min >= row.sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
     _check_quality(config, label, row)
+    _check_audit(where, row.audit)
     vectors = row.semantics.word_vectors
     if label in config.run.datasets and vectors and not Path(vectors).is_file():
         raise ConfigError(
@@ -339,6 +341,14 @@ def _check_quality(config: Config, label: str, row: s.Dataset) -> None:
             raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
     if wanted and wanted > drawn:
         raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
+
+
+def _check_audit(where: str, audit: s.AuditSettings) -> None:
+    if audit.num_guesses > audit.num_canaries > 0:
+        raise ConfigError(
+            f"`{where}.audit.num_guesses` is {audit.num_guesses}; expected at most the {audit.num_canaries} of "
+            "`audit.num_canaries`."
+        )
 
 
 def _check_network(label: str, row: Network) -> None:

@@ -21,7 +21,7 @@ NEVER_IMPORTED = ("snakemake", "pickle", "cPickle", "cloudpickle", "dill", "jobl
 NEVER_CALLED = ("eval", "exec", "torch.load", "torch.jit.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 MAY_CALL = {("metrics.torchscript", "torch.jit.load")}  # which looks through the program first
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
-WHERE_DIFFUSION_MEETS_PRIVACY = {"finetune", "private_training"}
+WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "finetune", "private_training"}
 WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
            "releasing.image_folder", "releasing.parquet", "process", "metrics.torchscript"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone

@@ -27,13 +27,14 @@ ALL_METHODS = "run: {methods: [privimage, random, pdp, scratch]}"
 
 
 def jobs_of(*stages: str, methods=METHODS, seed="seed0", epsilon="eps1") -> set[str]:
-    """The names of the stages' jobs for each method."""
+    """The names of the stages' jobs for each method; audited is the first method with the first seed alone."""
     shared = {"select", "pretrain", "semantics"}  # by all epsilons
-    return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s in stages for m in methods}
+    jobs = [(s, m) for s in stages for m in methods if s != "audit" or (m, seed) == (METHODS[0], "seed0")]
+    return {f"{s} {m} {seed}" + (f" {epsilon}" if s not in shared else "") for s, m in jobs}
 
 
 OF_IMAGES = ("quality", "accuracy", "memorisation", "release")
-CELL = ("finetune", "membership", "sample", *OF_IMAGES)
+CELL = ("finetune", "membership", "audit", "sample", *OF_IMAGES)
 CARDS = jobs_of("release")  # each names what the run's other releases cost
 SEMANTICS = {"semantics privimage seed0"}  # pdp selects no classes
 MODEL = jobs_of("select", "pretrain", *CELL) | SEMANTICS
@@ -85,6 +86,8 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "semantics": ("semantics: {word_vectors: tests/toy.yaml}", SEMANTICS | {"report_internal"}),
     "memorisation": ("memorisation: {feature_network: pixels}", jobs_of("memorisation") | {"report_internal"}),
     "membership": ("membership: {sigmas: [0.3]}", jobs_of("membership") | {"report_internal"}),
+    "audit": ("datasets: {digits: {audit: {num_guesses: 4}}}", jobs_of("audit") | {"report_internal"}),
+    "no audit": ("datasets: {digits: {audit: {num_canaries: 0}}}", {"report_internal"}),
     "what the card says": ("release: {license: cc0-1.0}", CARDS),
     "how stages compute": ("compute: {precision: bfloat16, compile: true, microbatch_size: 3}", set()),
     "an epsilon more": ("run: {epsilons: [1, 10]}", jobs_of(*CELL, epsilon="eps10") | CARDS | REPORTS),
@@ -112,7 +115,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 }
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
-    "quality", "accuracy", "semantics", "memorisation", "membership", "release", "report",
+    "quality", "accuracy", "semantics", "memorisation", "membership", "audit", "release", "report",
 )  # fmt: skip
 
 

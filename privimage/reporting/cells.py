@@ -11,11 +11,12 @@ from typing import Any
 from privimage.artifacts import ImageSet, PrivacyStatement, Subset
 from privimage.config import epsilon_label
 from privimage.errors import UserError
-from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.measurements import Accuracy, Audit, Curve, Membership, Memorisation, Quality, Semantics
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
 READERS = {
     "accuracy": Accuracy,
+    "audit": Audit,
     "curve": Curve,
     "memorisation": Memorisation,
     "membership": Membership,
@@ -52,6 +53,7 @@ class Measurements:
 
     qualities: tuple[Quality, ...] = ()
     accuracy: Accuracy | None = None
+    audit: Audit | None = None
     curve: Curve | None = None
     memorisation: Memorisation | None = None
     membership: Membership | None = None
