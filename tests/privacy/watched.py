@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,11 @@ class Small(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.label, self.embed = nn.Embedding(3, 4), nn.Linear(4, 4)
-            self.conv_in, self.norm, self.conv_out = nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv2d(4, 1, 1)
+            self.conv_in, self.norm, self.conv_out = (
+                nn.Conv2d(1, 4, 3, padding=1),
+                nn.GroupNorm(2, 4),
+                nn.Conv2d(4, 1, 1),
+            )
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         e = self.embed(self.label(labels))[:, :, None, None]
@@ -114,7 +118,9 @@ def recorded(kill_at: int | None = None) -> Iterator[list[Tensor]]:
 
     def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
         weights = [p for group in optimizer.param_groups for p in group["params"]]
-        seen.append(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]).double())
+        seen.append(
+            torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]).double()
+        )
         if len(seen) - 1 == kill_at:
             raise Killed
 
@@ -151,16 +157,19 @@ def mechanism(
 
 
 def sums(
-    model: nn.Module, images: ImageSet, key: SecretKey, noise: float = SILENT, *, release: Release | None = None,
-    kill_at: int | None = None, **changes,
+    model: nn.Module,
+    images: ImageSet,
+    key: SecretKey,
+    noise: float = SILENT,
+    *,
+    release: Release | None = None,
+    kill_at: int | None = None,
+    **changes,
 ) -> Tensor:
     """What each step of the loop let out, times the declared batch size, in units of the bound C: [T, weights]."""
     how = mechanism(key, noise, **changes)
-    with recorded(kill_at) as seen:
-        try:
-            private_training.run(model, images, how, release)
-        except Killed:
-            pass
+    with recorded(kill_at) as seen, suppress(Killed):
+        private_training.run(model, images, how, release)
     scale = how.settings.sampling_probability * how.num_images / how.settings.clip_norm
     return scale * torch.stack(seen) if seen else torch.zeros(0, sum(p.numel() for p in model.parameters()))
 
@@ -195,9 +204,10 @@ class Watched:
 
     def _noise(self, key: SecretKey, seed: int, steps: int) -> Tensor:
         with global_seed(seed):
-            return sums(
-                Small(self.seed), pictures(3, self.seed), key, 2.0, num_steps=steps, sampling_probability=1e-9
-            ) / 2.0
+            return (
+                sums(Small(self.seed), pictures(3, self.seed), key, 2.0, num_steps=steps, sampling_probability=1e-9)
+                / 2.0
+            )
 
     @cached_property
     def noise(self) -> Tensor:
@@ -281,7 +291,7 @@ class Watched:
                 p.grad = part.view_as(p).clone()
             optimizer.step()
             ema_again.update_parameters(again)
-        pairs = ((model, again), (ema, ema_again.module))
+        pairs = ((model, again), (ema, ema_again.module)) if len(seen) == 5 else ((model, unet(self.seed)),)
         return [(a.state_dict(), b.state_dict()) for a, b in pairs]
 
     def starts(self, lose_key: bool) -> tuple[list[Tensor], list[bool]]:
@@ -330,6 +340,7 @@ class Stage:
     gradients: Tensor  # [T, weights]
     counts: list[int]
     shapes: list[torch.Size]
+    same: bool  # the released tensors are those handed over: the steps move no weight
 
 
 STAGE = FinetuneSettings(sampling_probability=0.3, num_steps=5, noise_levels_per_image=1, learning_rate=STILL)
@@ -354,10 +365,12 @@ def run_stage(folder: Path, seed: int) -> Stage:
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     with patch.object(sys, "argv", ["finetune", *words]), recorded() as seen:
         finetune.main()
+    released = Weights.read(folder / "weights", "diffusion").tensors
     return Stage(
         PrivacyStatement.read(folder / "privacy.json").events,
         [event for record in Ledger(folder / "state", "set", DECLARED).odometer() for event in record["events"]],
         torch.stack(seen),
         [int(row[2]) for row in Curve.read(folder / "internal" / "curve.csv").rows],
         [p.shape for p in model.parameters()],
+        released.keys() == tensors.keys() and all(torch.allclose(released[n], tensors[n]) for n in tensors),
     )
