@@ -343,23 +343,24 @@ class Stage:
     same: bool  # the released tensors are those handed over: the steps move no weight
 
 
+STAGE_IMAGES = 100
 STAGE = FinetuneSettings(sampling_probability=0.3, num_steps=5, noise_levels_per_image=1, learning_rate=STILL)
 
 
 def run_stage(folder: Path, seed: int) -> Stage:
-    """The stage's own command line on 200 images, at an epsilon that asks for much noise."""
-    model, images = unet(seed), pictures(200, seed)
+    """The stage's own command line on a hundred images, at an epsilon that asks for much noise."""
+    model, images = unet(seed), pictures(STAGE_IMAGES, seed)
     images.write(folder / "internal" / "train.h5")
     Subset("none", {"x": [], "y": []}, Provenance("select", 1)).write(folder / "subset.json")
     tensors = {**flatten("raw", model.state_dict()), **flatten("ema", model.state_dict())}
     made = Provenance("pretrain", 1, parents={"subset": sha256(folder / "subset.json")})
     Weights("diffusion", tensors, model.describe(), {"class_names": ["x", "y"]}, made).write(folder / "pretrained")
-    declared = {"num_images": 200, "class_names": ["x", "y"], "delta": 1e-3}
+    declared = {"num_images": STAGE_IMAGES, "class_names": ["x", "y"], "delta": 1e-3}
     flags = {
         "dataset": "set", "method": "scratch", "epsilon": 0.3, "seed": 0, "releases": "finetune",
         "images": folder / "internal" / "train.h5", "pretrained": folder / "pretrained",
         "subset": folder / "subset.json", "declared": json.dumps(declared), "settings": json.dumps(plain_json(STAGE)),
-        "compute": json.dumps({"precision": "float32", "microbatch_size": 32}), "state-dir": folder / "state",
+        "compute": json.dumps({"precision": "float32", "microbatch_size": 64}), "state-dir": folder / "state",
         "weights": folder / "weights", "privacy": folder / "privacy.json", "curve": folder / "internal" / "curve.csv",
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
