@@ -40,6 +40,7 @@ from scipy import stats
 from torch import Tensor
 from watched import (
     BLACK,
+    CLIP,
     STAGE,
     STAGE_IMAGES,
     WHITE,
@@ -64,6 +65,7 @@ from privimage.privacy.randomness import SecretKey
 
 ALARM = 1e-4  # of one look at sound code by all detectors together
 ROUNDED = 1e-5  # of numbers in float32 that went through a few sums
+FAR = (0, 100, 128, 150, 255, 256, 512, 1000, 1024, 4096, 10_000, 65_536, 2**32)  # steps beyond those that are run
 
 
 def any_of(probabilities: Sequence[float] | np.ndarray) -> float:
@@ -169,9 +171,16 @@ def not_finite(w: Watched) -> float:
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
+def far_noise(w: Watched) -> Tensor:
+    """The noise of late steps: [steps, 2000]."""
+    how = dict(noise_multiplier=2.0, clip_norm=CLIP, expected_batch_size=5.0, key=w.key)
+    drawn = [noisy_mean({"a": torch.zeros(2000)}, step=step, **how)["a"] for step in FAR]
+    return torch.stack(drawn) * 5.0 / (2.0 * CLIP)
+
+
 def noise_size(w: Watched) -> float:
     each_tensor = [size_test(part) for part in tensors_of(w, w.noise)]
-    return any_of(each_tensor + [size_test(step) for step in w.noise])
+    return any_of(each_tensor + [size_test(step) for step in (*w.noise, *far_noise(w))])
 
 
 def noise_shape(w: Watched) -> float:
@@ -184,11 +193,18 @@ def noise_shape(w: Watched) -> float:
 
 
 def noise_between_steps(w: Watched) -> float:
-    z = w.noise
-    along = (z @ z.T / z.norm(dim=1)).numpy()[np.triu_indices(len(z), 1)]
-    lags = range(1, len(z) // 2)
-    lagged = [float((z[:-lag] * z[lag:]).sum()) / math.sqrt(z[lag:].numel()) for lag in lags]
-    return any_of(two_sided(stats.norm(), np.nan_to_num([*along, *lagged], nan=99.0)))
+    along = [correlations(z) for z in (w.noise, far_noise(w))]
+    lags = range(1, len(w.noise) // 2)
+    pairs = [(w.noise[:-lag], w.noise[lag:]) for lag in lags]
+    lagged = [float((before * after).sum()) / math.sqrt(after.numel()) for before, after in pairs]
+    return any_of([*along, any_of(two_sided(stats.norm(), np.array(lagged)))])
+
+
+def correlations(z: Tensor) -> float:
+    """That no row goes along another, nor along another read backwards."""
+    upper = np.triu_indices(len(z), 1)
+    found = [(z @ other.T / z.norm(dim=1)).numpy()[upper] for other in (z, z.flip(1))]
+    return any_of(two_sided(stats.norm(), np.nan_to_num(np.concatenate(found), nan=99.0)))
 
 
 def noise_between_tensors(w: Watched) -> float:
@@ -196,7 +212,8 @@ def noise_between_tensors(w: Watched) -> float:
     found = []
     for a, b in combinations(parts, 2):
         width = min(a.shape[1], b.shape[1])
-        found.append(correlation_test(a[:, :width].flatten(), b[:, :width].flatten()))
+        a, b = a[:, :width], b[:, :width]
+        found += [correlation_test(a.flatten(), other.flatten()) for other in (b, b.flip(1))]
     return any_of(found)
 
 
@@ -242,7 +259,10 @@ def sampler(w: Watched) -> float:
     (steps, num), both = inside.shape, q**2 + (1 - q) ** 2
     spread = q * (1 - q)
     after = (inside[:-1] - q) * (inside[1:] - q) / spread
-    many = len(poisson_sample(400_000, q, w.key, 0))
+    many = len(poisson_sample(400_000, q, w.key, 10_000))
+    far = np.zeros((len(FAR), 400))
+    for row, step in zip(far, FAR):
+        row[poisson_sample(400, q, w.key, step)] = 1
     return any_of(
         [
             float(two_sided(stats.binom(inside.size, q), inside.sum())),
@@ -253,6 +273,7 @@ def sampler(w: Watched) -> float:
             *extremes(stats.binom(num, q), inside.sum(1)),
             agreement(both, inside),
             agreement(both, inside.T),
+            agreement(both, far.T),
             float(two_sided(stats.norm(), after.sum() / math.sqrt(after.size))),
         ]
     )
@@ -269,12 +290,12 @@ def keys(w: Watched) -> float:
 
 
 def every_bit_counts(w: Watched) -> bool:
-    """Any byte changed draws anew, and 2,000 keys draw 2,000 times: fewer than 2^17 states would repeat one."""
+    """Any byte changed draws anew, and as many keys draw as many times: a key of 16 bits would repeat a draw."""
     secret, zero = w.key.secret, {"a": torch.zeros(4)}
     changed = [bytes([*secret[:i], secret[i] ^ 1, *secret[i + 1 :]]) for i in range(len(secret))]
     fresh = [SecretKey.generate().secret for _ in range(2000)]
     masks = {poisson_sample(100, 0.5, SecretKey(s), 0).tobytes() for s in (secret, *changed, *fresh)}
-    few = [secret, *changed, *fresh[:50]]
+    few = [secret, *changed, *fresh[:1000]]
     how = dict(noise_multiplier=1.0, clip_norm=1.0, expected_batch_size=1.0, step=0)
     noises = {tuple(noisy_mean(zero, key=SecretKey(s), **how)["a"].tolist()) for s in few}
     return len(masks) == 1 + len(changed) + len(fresh) and len(noises) == len(few)
@@ -374,7 +395,11 @@ STATISTICAL: dict[str, Callable[[Watched], float]] = {
 DETECTORS = {**CERTAIN, **STATISTICAL}
 
 
-def alarms(watched: Watched, names: Sequence[str] = tuple(DETECTORS)) -> dict[str, float]:
-    """The detectors among those named that take the loop for unsound, and the probability that they are mistaken."""
-    found = {name: DETECTORS[name](watched) for name in names}
-    return {name: p for name, p in found.items() if not p >= ALARM / len(STATISTICAL)}
+def judge(watched: Watched, names: Sequence[str] = tuple(DETECTORS)) -> dict[str, float]:
+    """What each of the detectors says."""
+    return {name: DETECTORS[name](watched) for name in names}
+
+
+def alarms(judged: dict[str, float]) -> list[str]:
+    """The detectors that take the loop for unsound."""
+    return [name for name, p in judged.items() if not p >= ALARM / len(STATISTICAL)]

@@ -74,6 +74,19 @@ MUTANTS = {
     "no noise on the first step": edit("noise size", MEAN, "+ scale *", "+ scale * (step > 0) *"),
     "the same noise each step": edit("noise between steps", MEAN, '"gradient", step, i', '"gradient", 0, i'),
     "noise that repeats after ten steps": edit("noise between steps", MEAN, "step, i,", "step % 10, i,"),
+    "noise that repeats after 256 steps": edit("noise between steps", MEAN, "step, i,", "step % 256, i,"),
+    "no noise on late steps": edit("noise size", MEAN, "+ scale *", "+ scale * (step < 200) *"),
+    "every other step's noise read backwards": edit(
+        "noise between steps",
+        MEAN,
+        "noises = list(",
+        "noises = (lambda parts: [p.reshape(s) for p, s in zip(np.split(np.concatenate([p.ravel() for p in parts])"
+        "[:: 1 - step % 2 * 2].copy(), np.cumsum([p.size for p in parts])[:-1]), shapes)])(",
+        "pool.map(lambda i: " + DRAWN_NOISE,
+        "[" + DRAWN_NOISE.replace("step,", "step // 2,"),
+        ", range(len(shapes))))",
+        " for i in range(len(shapes))])",
+    ),
     "noise that depends on the step before": edit(
         "noise between steps", MEAN, DRAWN_NOISE, f"(0.8 * {DRAWN_NOISE} + 0.6 * {NEXT_NOISE})"
     ),
@@ -133,6 +146,12 @@ MUTANTS = {
     "one byte of the key used": edit("keys", SecretKey._stream, "key=self.secret", "key=self.secret[:1]"),
     "a key of 16 bits": edit(
         "keys", SecretKey._stream, "key=self.secret", "key=hashlib.blake2b(self.secret, digest_size=2).digest()"
+    ),
+    "noise from 16 bits of the key": edit(
+        "keys",
+        MEAN,
+        DRAWN_NOISE,
+        "np.random.default_rng([int(key.identity[:4], 16), step, i]).standard_normal(shapes[i])",
     ),
     # --- clipping ---
     "clipping of each layer": edit(
@@ -258,6 +277,7 @@ MUTANTS = {
     ),
     "the probability squared": edit("sampler", POISSON, "< sampling_probability", "< sampling_probability**2"),
     "the same images in two steps": edit("sampler", POISSON, "step, shape", "step // 2, shape"),
+    "the same images after 1,024 steps": edit("sampler", POISSON, "step, shape", "step % 1024, shape"),
     "images in pairs": edit(
         "sampler",
         POISSON,

@@ -1,9 +1,9 @@
 """What the real loop of DP-SGD lets out, recorded from outside, for the detectors to judge.
 
-Nothing of the package is replaced: a hook that torch offers notes each gradient that an optimizer is handed, so a
-mistake is seen wherever on the way it was made. Steps of different settings are comparable since the learning rate is
-next to nothing, so that weights stay as they are, and since draws depend on the key and the step alone: two runs that
-differ in one thing differ by what that thing changes.
+Nothing of the package is replaced, but for how often it saves: a hook that torch offers notes each gradient that an
+optimizer is handed, so a mistake is seen wherever on the way it was made. Steps of different settings are comparable
+since the learning rate is next to nothing, so that weights stay as they are, and since draws depend on the key and the
+step alone: two runs that differ in one thing differ by what that thing changes.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Watched:
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.folder = seed, folder
         rng = np.random.default_rng(seed)
-        self.key, self.other_key, self.loud_key = (SecretKey(rng.bytes(32)) for _ in range(3))
+        self.key, self.other_key = (SecretKey(rng.bytes(32)) for _ in range(2))
 
     @cached_property
     def small(self) -> Small:
