@@ -143,9 +143,9 @@ MUTANTS = {
     "keys from a global generator": edit(
         "seeds", SecretKey.generate.__func__, "os.urandom(KEY_BYTES)", "np.random.bytes(KEY_BYTES)"
     ),
-    "one byte of the key used": edit("keys", SecretKey._stream, "key=self.secret", "key=self.secret[:1]"),
+    "one byte of the key used": edit("keys", SecretKey._cipher, "key=self.secret", "key=self.secret[:1]"),
     "a key of 16 bits": edit(
-        "keys", SecretKey._stream, "key=self.secret", "key=hashlib.blake2b(self.secret, digest_size=2).digest()"
+        "keys", SecretKey._cipher, "key=self.secret", "key=hashlib.blake2b(self.secret, digest_size=2).digest()"
     ),
     "noise from 16 bits of the key": edit(
         "keys",
@@ -340,17 +340,17 @@ MUTANTS = {
     "a step reserved after it is taken": edit(
         "reserved",
         RUN,
-        "        if release:\n            release.reserve_step(step)\n",
+        "            if release:\n                release.reserve_step(step)\n",
         "",
-        "        ema.update_parameters(model)",
-        "        ema.update_parameters(model)\n        if release:\n            release.reserve_step(step)",
+        "            ema.update_parameters(model)",
+        "            ema.update_parameters(model)\n            if release:\n                release.reserve_step(step)",
     ),
     "a picture beside the weights": edit(
         "stage",
         finetune.main,
         "weights = _weights(model, ema, declared, provenance)",
         "weights = _weights(model, ema, declared, provenance)\n"
-        '            weights.tensors["raw.seen"] = torch.from_numpy(images.images[0] / 255.0)',
+        '            weights.tensors["raw.seen"] = __import__("torch").from_numpy(images.images[0] / 255.0)',
     ),
     "less noise than stated": edit(
         "stage", finetune.main, "Mechanism(settings, noise_multiplier,", "Mechanism(settings, 0.7 * noise_multiplier,"
@@ -366,6 +366,8 @@ MUTANTS = {
         finetune.main,
         "release.reserve([event]",
         "release.reserve([replace(event, noise_multiplier=2 * noise_multiplier)]",
+        "if release.charged != [event]:",
+        "if False:",
     ),
     "a quarter of the noise": edit("audit", MEAN, SCALE, SCALE.replace("= ", "= 0.25 * ", 1)),
 }
