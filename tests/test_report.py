@@ -376,7 +376,7 @@ def test_the_odometer_is_told_or_missed(quick, monkeypatch, folder):
     given = unmeasured(folder)
     call(monkeypatch, [*given, "--odometer", str(folder / "state" / "digits" / "odometer.jsonl")])
     html = (folder / "internal.html").read_text(encoding="utf-8")
-    assert "everything ever drawn from this set" in html and "<strong>ε = 0.100</strong>" in html
+    assert "everything ever drawn from this set" in html and "<strong>ε = 0.071</strong>" in html
     call(monkeypatch, [*given, "--odometer", str(folder / "absent" / "odometer.jsonl")])
     assert "The odometer is gone" in (folder / "internal.html").read_text(encoding="utf-8")
 
@@ -540,7 +540,7 @@ def test_a_person_with_several_images_gets_an_epsilon(quick):
 def test_a_query_that_no_release_paid_for_is_added_to_the_headline(quick):
     cell = noisy_cells(1, NAMES)[0]
     html, _ = report.run("d", declared(), [cell], {"0" * 64: ("default", query_result())})
-    assert f"</span> {np.ceil(1000 * (1 / 11 + 1 / 10)) / 1000:.3f}</p>" in html
+    assert f"</span> {np.ceil(1000 * (1 / 11 + 1 / QUERY.noise_multiplier)) / 1000:.3f}</p>" in html
 
 
 @pytest.mark.parametrize("field", ["not_covered", "accountants", "delta", "epsilon_replace_one"])
