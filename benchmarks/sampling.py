@@ -12,6 +12,7 @@ it was pretrained on: the public images whose classes --subset names. By default
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 
 from privimage import sample
 from privimage.artifacts import ImageSet, Subset, Weights
+from privimage.checkpoints import Checkpoint
 from privimage.device import default_device
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
 from privimage.metrics.feature_networks import FeatureNetwork, classifier_network
@@ -57,8 +59,9 @@ def moments(images: np.ndarray, network: FeatureNetwork) -> Moments:
 
 def draw(model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int) -> np.ndarray:
     """Synthetic images, as the stage draws them."""
-    _, stretches = sample.run(model, class_names, settings, seed)
-    return np.concatenate([pixels for _, pixels in stretches])
+    with tempfile.TemporaryDirectory() as folder:
+        _, stretches = sample.run(model, class_names, settings, seed, Checkpoint(Path(folder), "benchmark"))
+        return np.concatenate([pixels for _, pixels in stretches])
 
 
 def forget_peak() -> None:

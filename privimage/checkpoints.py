@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from privimage import stopping
 from privimage.artifacts import make_folder, sync_folder, tensors_sha256
 from privimage.config import canonical
 from privimage.errors import UserError
@@ -31,7 +32,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 class Checkpoint:
-    """One checkpoint in ``folder``: tensors and JSON-like state, replaced as a whole.
+    """One checkpoint in ``folder``: tensors and JSON-like state, replaced as a whole; or one each of several parts.
 
     ``name`` is the fingerprint, compared again on loading. Messages name the folder ``shown``, where the folder's own
     path holds a fingerprint of sensitive data.
@@ -50,45 +51,46 @@ class Checkpoint:
         except BlockingIOError:
             raise UserError(f"a run under {self.shown} is in use by another process; wait or stop it.") from None
 
-    @property
-    def path(self) -> Path:
+    def path(self, part: int = 0) -> Path:
         """The file of the checkpoint."""
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / f"checkpoint-{part}.safetensors"
 
-    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], part: int = 0) -> None:
         """The checkpoint is on the disk, whole; the one before it is gone."""
         flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        body = {"name": self.name, "state": state}
+        body = {"name": self.name, "part": part, "state": state}
         body["sha256"] = fingerprint({**body, "tensors": tensors_sha256(flat)})
         temporary = self.folder / "checkpoint.new"
         save_file(flat, temporary, metadata={"privimage": canonical(body)})
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o600)
-        temporary.replace(self.path)
+        temporary.replace(self.path(part))
         sync_folder(self.folder)
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    def load(self, part: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The tensors and state of the last checkpoint, or None if there is none.
 
         Raises:
             UserError: if it is damaged, or belongs to other settings or inputs.
         """
-        if not self.path.exists():
+        path = self.path(part)
+        if not path.exists():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 body = json.loads(file.metadata()["privimage"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            seal = fingerprint({"name": body["name"], "state": body["state"], "tensors": tensors_sha256(tensors)})
-            whole = seal == body["sha256"]
+            seal = body.pop("sha256")
+            whole = seal == fingerprint({**body, "tensors": tensors_sha256(tensors)})
+            name, state = (body["name"], body["part"]), body["state"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"a checkpoint under {self.shown} is damaged ({error}); delete it.") from error
         if not whole:
             raise UserError(f"a checkpoint under {self.shown} is damaged (checksum); delete it.")
-        if body["name"] != self.name:
+        if name != (self.name, part):
             raise UserError(f"a checkpoint under {self.shown} belongs to other settings or inputs; delete it.")
-        return tensors, body["state"]
+        return tensors, state
 
     def remove(self) -> None:
         """Nothing is left of the checkpoint."""
@@ -97,14 +99,14 @@ class Checkpoint:
 
 
 class Every:
-    """True at most once in ``seconds``: when to save."""
+    """When to save: at most once in ``seconds``, and as soon as the stage is to stop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.last = seconds, time.monotonic()
 
     def due(self) -> bool:
-        """Whether the interval has passed; if so, it starts anew."""
-        if time.monotonic() - self.last < self.seconds:
+        """Whether the stage is to stop or the interval has passed; if so, the interval starts anew."""
+        if not stopping.asked() and time.monotonic() - self.last < self.seconds:
             return False
         self.last = time.monotonic()
         return True

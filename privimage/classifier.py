@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from privimage import cli
+from privimage import cli, stopping
 from privimage.artifacts import ImageSet, Provenance, Weights, sha256
 from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten, group
 from privimage.classifiers.inference import accuracy
@@ -47,13 +47,19 @@ def run(
     recipe = Recipe(**{f.name: getattr(settings, f.name) for f in fields(Recipe)})
     trainer, every = Trainer(network, train, recipe, SEED, compute), Every(save_seconds)
     best, facts = _resume(trainer, checkpoint)
-    for epoch in trainer.epochs("classifier"):
-        score = accuracy(network, holdout)
-        if score > facts["validation_accuracy"]:
-            best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-            facts = {"epoch": epoch, "validation_accuracy": score}
+
+    def save_if_due() -> None:
         if every.due():
-            checkpoint.save({**trainer.tensors(), **flatten("best", best)}, {**facts, "finished": epoch})
+            checkpoint.save({**trainer.tensors(), **flatten("best", best)}, {**facts, "step": trainer.step})
+            stopping.check()
+
+    with stopping.deferred():
+        for epoch in trainer.epochs("classifier", within=save_if_due):
+            score = accuracy(network, holdout)
+            if score > facts["validation_accuracy"]:
+                best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+                facts = {"epoch": epoch, "validation_accuracy": score}
+            save_if_due()
     return Weights(
         kind="classifier",
         tensors=flatten("raw", best),
@@ -102,7 +108,7 @@ def _resume(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict, dict]:
     if saved is None:
         return {}, {"epoch": 0, "validation_accuracy": -1.0}
     tensors, state = saved
-    trainer.restore(tensors, state["finished"])
+    trainer.restore(tensors, state["step"])
     facts = {name: state[name] for name in ("epoch", "validation_accuracy")}
     return group("best", tensors), facts
 

@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from privimage import __version__
+from privimage import __version__, stopping
 from privimage.errors import UserError
 from privimage.schema import build
 
@@ -88,13 +88,16 @@ def run(main: Callable[[], Any]) -> Any:
     """Run a stage's ``main``; what the user can mend ends it with one sentence and exit code 2.
 
     Characters that the terminal's encoding lacks are printed as escapes. Where nobody reads what is printed any further
-    (``| head``), it ends without a word.
+    (``| head``), it ends without a word. Told to stop, it ends with ``stopping.EXIT_CODE``.
     """
+    stopping.listen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         return _printed(main)
+    except stopping.Stopped as told:
+        _leave(stopping.EXIT_CODE, f"stopped {told}; the same command, given again, goes on from what was saved.")
     except UserError as error:
         _leave(2, str(error))
     except BrokenPipeError:

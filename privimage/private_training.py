@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privimage import stopping
 from privimage.artifacts import ImageSet
 from privimage.checkpoints import Checkpoint, Every
 from privimage.compute import DEFAULT, Compute
@@ -71,20 +72,27 @@ def run(
         start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism))
     size = size or microbatch_size(model, mechanism)
     expected = settings.sampling_probability * mechanism.num_images
-    for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected):
-        if release:
-            release.reserve_step(step)
-        while True:
-            try:
-                rows.append(_step(model, optimizer, losses, data, mechanism, size, step))
-                break
-            except (RuntimeError, MemoryError) as error:  # the step has changed nothing yet, and draws the same again
-                size = smaller(size, error)
-                if saves:  # before the step is taken: a replay must not begin with the larger size
-                    saves.save(step, model, ema, optimizer, rows, size)
-        ema.update_parameters(model)
-        if saves and saves.every.due():
-            saves.save(step + 1, model, ema, optimizer, rows, size)
+    steps = progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected)
+    with stopping.deferred():
+        for step in steps:
+            if release:
+                release.reserve_step(step)
+            while True:
+                try:
+                    rows.append(_step(model, optimizer, losses, data, mechanism, size, step))
+                    break
+                except stopping.Stopped:  # the step has changed nothing yet, and will draw the same again
+                    if saves:
+                        saves.save(step, model, ema, optimizer, rows, size)
+                    raise
+                except (RuntimeError, MemoryError) as error:  # here too
+                    size = smaller(size, error)
+                    if saves:  # before the step is taken: a replay must not begin with the larger size
+                        saves.save(step, model, ema, optimizer, rows, size)
+            ema.update_parameters(model)
+            if saves and saves.every.due():
+                saves.save(step + 1, model, ema, optimizer, rows, size)
+            stopping.check()
     return model, ema.module, Curve(COLUMNS, tuple(rows))
 
 
@@ -171,11 +179,16 @@ def _step(
     microbatch: int,
     step: int,
 ) -> tuple[float, float, float]:
-    """One step of DP-SGD; returned is a row of the curve, which stays internal."""
+    """One step of DP-SGD; returned is a row of the curve, which stays internal.
+
+    Raises:
+        Stopped: if the stage was told to stop; then nothing has changed.
+    """
     settings, compute = mechanism.settings, mechanism.compute
     index = poisson_sample(len(data.labels), settings.sampling_probability, mechanism.key, step)
 
     def losses_of(part: slice) -> Tensor:
+        stopping.check()
         batch = draw_batch(data, index[part], settings, model.num_labels, mechanism.key, step)
         with compute.autocast():
             return losses(model, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -35,5 +36,11 @@ def progress(
             last = now
             pace = (now - began) / (done - start)
             left = f", about {pace * (total - done):.0f} s left" if total else f", {1 / pace:.0f} a second"
-            print(f"{name}: {done}{of}{left}", file=sys.stderr, flush=True)
-    print(f"{name}: {done}{of} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            _print(f"{name}: {done}{of}{left}")
+    _print(f"{name}: {done}{of} in {time.monotonic() - began:.0f} s")
+
+
+def _print(line: str) -> None:
+    """The line stands in the log, if anybody still reads it: a scheduler stops a log's reader along with the stage."""
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)

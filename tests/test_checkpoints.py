@@ -54,16 +54,16 @@ def test_another_name_is_refused(saved, tmp_path):
 
 
 def test_damage_is_refused(saved):
-    good = saved.path.read_bytes()
+    good = saved.path().read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(200):
         bad = bytearray(good)
         bad[rng.integers(len(bad))] ^= 1 << int(rng.integers(8))
-        saved.path.write_bytes(bad)
+        saved.path().write_bytes(bad)
         with pytest.raises(UserError):
             saved.load()
     for length in (0, 5, len(good) // 2, len(good) - 1):
-        saved.path.write_bytes(good[:length])
+        saved.path().write_bytes(good[:length])
         with pytest.raises(UserError, match="damaged"):
             saved.load()
 
@@ -80,7 +80,7 @@ def test_a_half_written_save_leaves_the_one_before(saved, monkeypatch):
 
 def test_its_folder_and_file_are_the_owners_alone(saved):
     assert saved.folder.stat().st_mode & 0o777 == 0o700
-    assert saved.path.stat().st_mode & 0o777 == 0o600
+    assert saved.path().stat().st_mode & 0o777 == 0o600
 
 
 def test_a_second_process_is_refused_until_the_first_lets_go(saved):

@@ -1,8 +1,10 @@
 """Synthetic images: how many, which labels, reproducible, never all in memory; bytes are rounded, not cut."""
 
+import tempfile
 import tracemalloc
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import h5py  # noqa: F401, before memory is traced: its own code counts otherwise
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from privimage import sample
 from privimage.artifacts import ImageSet
+from privimage.checkpoints import Checkpoint
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.sampler import SAMPLERS
 from privimage.settings import NetworkSettings, SampleSettings
@@ -21,7 +24,9 @@ SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blo
 def run(seed=0, channels=1, names=("x", "y", "z"), **changes):
     model = new_denoiser(SMALL, 8, channels, len(names), seed=1)
     settings = SampleSettings(**{"num_images": 20, "num_steps": 3, **changes})
-    made, stretches = sample.run(model, list(names), settings, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        made, stretches = sample.run(model, list(names), settings, seed, Checkpoint(Path(folder), "test"))
+        stretches = list(stretches)
     starts, batches = zip(*stretches)
     assert list(starts) == list(range(0, settings.num_images, settings.batch_size))
     return replace(made, images=np.concatenate(batches))
@@ -59,9 +64,10 @@ def test_every_batch_has_noise_of_its_own():
     assert not np.array_equal(made.images[:10], made.images[10:])
 
 
-def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path):
+def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "SAVE_BYTES", 1)
     settings = SampleSettings(num_images=8_000, num_steps=2, batch_size=500)
-    made, stretches = sample.run(Grey(), list("0123456789"), settings, seed=0)
+    made, stretches = sample.run(Grey(), list("0123456789"), settings, 0, Checkpoint(tmp_path / "state", "test"))
     batches, alive = [], []
 
     def watched():
@@ -79,7 +85,31 @@ def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path):
     assert (written.images[::1000] == 128).all()
     assert len(batches) == 16
     assert max(alive) <= 2  # the one that is written, the one before it
-    assert peak < 500 * 32 * 32 * 3 * 4  # four batches, of 16
+    assert peak < 500 * 32 * 32 * 3 * 5  # five batches, of 16: one that is drawn, written, kept, and copies
+
+
+@pytest.mark.parametrize("save_bytes", [1, 200, 2**24])
+def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path, monkeypatch, save_bytes):
+    monkeypatch.setattr(sample, "SAVE_BYTES", save_bytes)
+    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
+    calm = run(names=("x", "y"), batch_size=3)
+    drawn, real = [], sample.drawn
+
+    def counted(*args):
+        for stretch in real(*args):
+            drawn.append(stretch[0])
+            yield stretch
+
+    monkeypatch.setattr(sample, "drawn", counted)
+    checkpoint = Checkpoint(tmp_path, "test")
+    stretches = sample.run(model, ["x", "y"], settings, 0, checkpoint)[1]
+    for _ in range(5):
+        next(stretches)
+    stretches.close()  # as a kill does: the fifth batch was written, not yet kept
+    resumed = list(sample.run(model, ["x", "y"], settings, 0, checkpoint)[1])
+    kept = {1: 4, 200: 4, 2**24: 0}[save_bytes]  # batches of 192 bytes: at 200, two go into a part
+    assert drawn == [0, 3, 6, 9, 12, *range(3 * kept, 20, 3)]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in resumed]), calm.images)
 
 
 def test_bytes_are_rounded_and_clamped():

@@ -185,8 +185,21 @@ def test_every_loop_over_images_says_how_many_each_of_its_items_stands_for():
 def test_a_stage_that_runs_is_seen_and_one_that_was_killed_has_stopped(chain, tmp_path):
     weights = "results/digits/pdp/seed0/eps1/finetuned.safetensors"
     settings = json.dumps({"num_images": 100_000, "batch_size": 1, "num_steps": 20})
-    outputs = ["--images", str(tmp_path / "x.h5"), "--grid", str(tmp_path / "results/digits/pdp/seed0/eps1/x.png")]
-    sample = ["-m", "privimage.sample", "--weights", weights, "--seed", "0", "--settings", settings, *outputs]
+    outputs = ["--checkpoints", str(tmp_path / "kept"), "--images", str(tmp_path / "x.h5")]
+    outputs += ["--grid", str(tmp_path / "results/digits/pdp/seed0/eps1/x.png")]
+    sample = [
+        "-m",
+        "privimage.sample",
+        "--weights",
+        weights,
+        "--seed",
+        "0",
+        "--settings",
+        settings,
+        "--checkpoints",
+        str(tmp_path / "checkpoints"),
+        *outputs,
+    ]
     state = tmp_path / "state"
     process = subprocess.Popen(
         [sys.executable, *sample],

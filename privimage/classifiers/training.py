@@ -46,12 +46,12 @@ def initialised(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 class Trainer:
-    """A network in training: its images (read as they are needed), its optimiser, the epochs that it has behind it."""
+    """A network in training: its images (read as they are needed), its optimiser, the steps that it has behind it."""
 
     def __init__(
         self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int, compute: Compute = FLOAT32
     ) -> None:
-        self.network, self.recipe, self.seed, self.finished, self.compute = network, recipe, seed, 0, compute
+        self.network, self.recipe, self.seed, self.compute, self.step = network, recipe, seed, compute, 0
         self.device = next(network.parameters()).device
         self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
         self.labels = torch.from_numpy(images.labels)  # [N]
@@ -60,49 +60,62 @@ class Trainer:
             network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
 
-    def epochs(self, name: str) -> Iterator[int]:
-        """Train what is left of the recipe; after each epoch, yield how many are finished.
+    @property
+    def finished(self) -> int:
+        """How many epochs are finished."""
+        return self.step // self.steps_per_epoch
+
+    def epochs(self, name: str, within: Callable[[], None] = lambda: None) -> Iterator[int]:
+        """Train what is left of the recipe; after each epoch, yield how many are finished; ``within`` one, call that.
 
         Raises:
             UserError: if the loss is no longer finite.
         """
-        total, start = (n * self.steps_per_epoch for n in (self.recipe.num_epochs, self.finished))
+        total, start = self.recipe.num_epochs * self.steps_per_epoch, self.step
         for step in progress(range(start, total), name, total, start, len(self.pixels) / self.steps_per_epoch):
             position = step % self.steps_per_epoch
             if position == 0:
-                generator = self._generator()
-                # Nearly equal batches: a last one of a single image would break batch normalisation.
-                batches = torch.randperm(len(self.pixels), generator=generator).tensor_split(self.steps_per_epoch)
-            loss = self._step(batches[position], step / total, generator)
+                self._begin_epoch()
+            loss = self._step(self.batches[position], step / total)
+            self.step += 1
             if position == self.steps_per_epoch - 1:
-                self.finished += 1
                 self._check(loss, name)
                 yield self.finished
+            else:
+                within()
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, as named tensors."""
         state = self.optimizer.state_dict()["state"]
         momentum = {str(i): entry["momentum_buffer"] for i, entry in state.items() if self.recipe.momentum}
-        return {**flatten("network", self.network.state_dict()), **flatten("momentum", momentum)}
+        within = {"state": self.generator.get_state()} if self.step % self.steps_per_epoch else {}
+        named = {"network": self.network.state_dict(), "momentum": momentum, "generator": within}
+        return {name: tensor for prefix, part in named.items() for name, tensor in flatten(prefix, part).items()}
 
-    def restore(self, tensors: dict[str, Tensor], finished: int) -> None:
-        """Go on from ``tensors()`` as they were after ``finished`` epochs."""
-        self.finished = finished
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from ``tensors()`` as they were after so many steps."""
+        self.step = step
         self.network.load_state_dict(group("network", tensors))
         state = {int(i): {"momentum_buffer": buffer} for i, buffer in group("momentum", tensors).items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if step % self.steps_per_epoch:
+            self._begin_epoch()
+            self.generator.set_state(group("generator", tensors)["state"])
 
-    def _generator(self) -> torch.Generator:
+    def _begin_epoch(self) -> None:
+        """The epoch's batches and flips follow from the seed and its number alone."""
         state = np.random.SeedSequence([self.seed, self.finished]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        self.generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        # Nearly equal batches: a last one of a single image would break batch normalisation.
+        self.batches = torch.randperm(len(self.pixels), generator=self.generator).tensor_split(self.steps_per_epoch)
 
-    def _step(self, index: Tensor, progressed: float, generator: torch.Generator) -> Tensor:
+    def _step(self, index: Tensor, progressed: float) -> Tensor:
         self.network.train()
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * progressed)) / 2
         x = to_float(self.pixels[index.numpy()])  # [B, C, H, W]
         if self.recipe.horizontal_flip:
-            flip = torch.rand(len(x), generator=generator) < 0.5
+            flip = torch.rand(len(x), generator=self.generator) < 0.5
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
         with self.compute.autocast():
             scores = self.network(x.to(self.device))

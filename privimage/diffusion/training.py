@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privimage import stopping
 from privimage.checkpoints import Checkpoint, Every, flatten, group
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser
@@ -51,17 +52,20 @@ def train(
     numbered[index] = labels.numpy()
     data, index = Images(images, numbered, compute.device), torch.from_numpy(index).to(compute.device)
     losses, every = compute.compiled(per_image_loss), Every(SAVE_SECONDS)
-    for step in progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start, settings.batch_size):
-        batch = _draw(data, index, settings, model.num_labels, generator_for(seed, step, device=compute.device))
-        with compute.autocast():
-            loss = losses(model, batch).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        ema.update_parameters(model)
-        if every.due():
-            _check_finite(model, step)
-            _save(checkpoint, step + 1, model, ema, optimizer)
+    steps = progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start, settings.batch_size)
+    with stopping.deferred():
+        for step in steps:
+            batch = _draw(data, index, settings, model.num_labels, generator_for(seed, step, device=compute.device))
+            with compute.autocast():
+                loss = losses(model, batch).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            ema.update_parameters(model)
+            if every.due():
+                _check_finite(model, step)
+                _save(checkpoint, step + 1, model, ema, optimizer)
+                stopping.check()
     _check_finite(model, settings.num_steps - 1)
     return ema.module
 

@@ -73,9 +73,26 @@ def test_stopped_and_resumed_is_the_same_as_never_stopped(momentum):
     next(epochs), next(epochs)
     tensors = {name: tensor.clone() for name, tensor in stopped.tensors().items()}
     resumed = Trainer(fresh(seed=9), images, recipe, 0)
-    resumed.restore(tensors, finished=2)
+    resumed.restore(tensors, stopped.step)
     assert list(resumed.epochs("test")) == [3, 4]
     assert same(resumed.network.state_dict(), trained(recipe, images=images))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_stopped_within_an_epoch_it_goes_on_there(stop):
+    recipe, images = replace(RECIPE, batch_size=16, horizontal_flip=True), stripes(50)  # four steps an epoch
+    kept = {}
+
+    def keep():
+        if stopped.step == stop:
+            kept.update({name: tensor.clone() for name, tensor in stopped.tensors().items()})
+
+    stopped = Trainer(fresh(), images, recipe, 0)
+    list(stopped.epochs("test", within=keep))
+    resumed = Trainer(fresh(seed=9), images, recipe, 0)
+    resumed.restore(kept, stop)
+    list(resumed.epochs("test"))
+    assert same(resumed.network.state_dict(), stopped.network.state_dict())
 
 
 def test_update_is_momentum_with_a_cosine_to_zero():
@@ -129,4 +146,5 @@ def test_a_set_of_many_gigabytes_is_trained_on_without_being_copied(tmp_path):
     images = ImageSet(pixels, np.zeros(count, np.int64), ("a", "b"), "made")
     trainer = Trainer(initialised(lambda: ResNet9(2, 3, 2), 0), images, replace(RECIPE, batch_size=8), 0)
     assert trainer.pixels is pixels
-    trainer._step(torch.tensor([0, count - 1]), 0.0, torch.Generator())
+    trainer.generator = torch.Generator()
+    trainer._step(torch.tensor([0, count - 1]), 0.0)

@@ -215,8 +215,9 @@ rule sample:
         compute=settings("compute"),
     params:
         settings=settings("sample"),
+        checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:
         "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
-        " --settings {params.settings:q} --compute {resources.compute:q}"
+        " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
