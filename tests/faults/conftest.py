@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kills import SEED
+from kills import SEED, undisturbed
 from server import Server
 from stages import stages, write_inputs
 
@@ -30,6 +30,19 @@ def given(tmp_path_factory):
 def all_stages(given):
     """Each long stage by its name."""
     return stages(given)
+
+
+@pytest.fixture(scope="session")
+def calm(server, all_stages, tmp_path_factory):
+    """By stage: a trial in which nothing happened, what it left, its seconds. Made when first asked for."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = undisturbed(server, all_stages[name], tmp_path_factory.mktemp(name) / "calm")
+        return made[name]
+
+    return get
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def kinds() -> dict[str, Kind]:
     """By name."""
     found = {}
     for name, artifact in ARTIFACTS.items():
-        found[name] = Kind(lambda f, a=artifact: a.write(f / "file"), "file", lambda f, a=artifact: _read(f / "file", a))
+        found[name] = Kind(partial(_write, artifact), "file", partial(_read, artifact))
         if name in ("images", "features"):
-            found[f"{name}' checksum"] = Kind(found[name].write, "file.sha256", found[name].read)
+            found[f"{name}' checksum"] = Kind(partial(_write, artifact), "file.sha256", partial(_read, artifact))
     found["shard"] = Kind(_write_shard, "x.shard", lambda folder: Shard.read(folder / "x.shard"))
     found["checkpoint"] = Kind(_write_checkpoint, "c/checkpoint.safetensors", _read_checkpoint)
     for file in ("key", "reserved_steps"):
@@ -135,8 +136,12 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def _read(path: Path, artifact: Any) -> Any:
-    return read_artifact(path, artifact)
+def _write(artifact: Any, folder: Path) -> None:
+    artifact.write(folder / "file")
+
+
+def _read(artifact: Any, folder: Path) -> Any:
+    return read_artifact(folder / "file", artifact)
 
 
 def _write_shard(folder: Path) -> None:

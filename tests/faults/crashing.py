@@ -21,7 +21,7 @@ import resource
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from privimage import artifacts, checkpoints, private_training
 from privimage.diffusion import training  # noqa: F401
+from privimage.diffusion.sampler import SAMPLERS
 from privimage.privacy import ledger  # noqa: F401
 from privimage.privacy.randomness import SecretKey
 from privimage.reporting import grid  # noqa: F401
@@ -53,9 +54,9 @@ def install(faults: Faults) -> Callable[[], None]:
     """The faults will happen in this process; to be called when the stage has ended: it writes the count of points."""
     points = Points(faults)
     if faults.draws:
-        Notes(faults.draws).install()
-    due = iter(range(1, NOTHING_MORE))
-    checkpoints.Every.due = lambda self: next(due) % faults.every == 0
+        Notes(faults.draws, faults.stops).install()
+    due, asked = checkpoints.Every.due, iter(range(1, NOTHING_MORE))
+    checkpoints.Every.due = lambda self: due(self) or next(asked) % faults.every == 0
     if faults.step_seconds:
         register_optimizer_step_post_hook(lambda *_: time.sleep(faults.step_seconds))
     if faults.clock == "backwards":
@@ -151,7 +152,8 @@ class Points:
 class Notes:
     """A line for each secret draw, each step of an optimiser and each value that leaves a mechanism."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stops: Sequence[int]) -> None:
+        self.stops, self.number = set(stops), 0
         self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.names: dict[bytes, str] = {}
 
@@ -180,6 +182,8 @@ class Notes:
         SecretKey._stream, private_training.noisy_mean = noted_stream, noted_mean
         artifacts.JsonArtifact.write = noted_write
         register_optimizer_step_post_hook(lambda *_: self.note(step=1))
+        for name, solve in SAMPLERS.items():  # of a batch of images
+            SAMPLERS[name] = lambda *args, solve=solve: (solve(*args), self.note(step=1))[0]
 
     def name(self, key: SecretKey) -> str:
         """The key's name in the odometer."""
@@ -189,5 +193,8 @@ class Notes:
         return self.names[key.secret]
 
     def note(self, **facts: Any) -> None:
-        """It is written down, whole, whatever happens next."""
+        """It is written down, whole, whatever happens next; at some notes the stage is told to stop."""
         os.write(self.handle, f"{json.dumps(facts)}\n".encode())
+        self.number += 1
+        if self.number in self.stops:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from server import Faults, Server, Start
+from server import NOTHING, Faults, Server, Start
 from stages import DECLARED, PRIVATE, STEPS, Stage, tuples
 
 from privimage.artifacts import ArtifactError
@@ -37,16 +37,16 @@ class Trial:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
 
-    def start(self, faults: Faults = Faults(), **changes: Any) -> int:
+    def start(self, faults: Faults = NOTHING, **changes: Any) -> int:
         """How one start ended; whatever happened in it, what must be true is."""
-        return self._ended(self._start(faults, **changes), f"{faults}")
+        return self.ended(self.begin(faults, **changes), f"{faults}")
 
     def killed_after(self, seconds: float) -> int:
         """How a start ended that was killed after so many seconds."""
-        pid = self._start(Faults(every=self.every))
+        pid = self.begin(Faults(every=self.every))
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
-        return self._ended(pid, f"after {seconds:.3f} s")
+        return self.ended(pid, f"after {seconds:.3f} s")
 
     def finish(self, undisturbed: Mapping[str, bytes] | None = None) -> None:
         """A start that nobody disturbs gets through, to the same bytes as if nobody ever had, and it was paid once."""
@@ -92,12 +92,16 @@ class Trial:
         counted = json.loads((self.folder / "count").read_text())
         return counted["tearing"] if torn else list(range(1, counted["points"] + 1))
 
-    def _start(self, faults: Faults, **changes: Any) -> int:
+    def begin(self, faults: Faults = NOTHING, environment: Mapping[str, str] | None = None, **changes: Any) -> int:
+        """The process of a start; ``changes`` are other values of the stage's flags."""
         faults = replace(faults, draws=str(self.folder / "notes"), every=max(faults.every, self.every))
         words = self.stage.words(self.folder, **changes)
-        return self.server.start(Start(self.stage.name, words, str(self.folder), str(self.told), faults))
+        return self.server.start(
+            Start(self.stage.name, words, str(self.folder), str(self.told), faults, environment or {})
+        )
 
-    def _ended(self, pid: int, how: str) -> int:
+    def ended(self, pid: int, how: str) -> int:
+        """How the start with that process ended; what must be true then is."""
         code = self.server.wait(pid)
         if code in DIED:
             self.kills.append(how)

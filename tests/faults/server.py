@@ -34,10 +34,14 @@ class Faults:
     file_bytes: int = 0  # dies inside the write that makes a file larger than this
     count: str = ""  # file that says which calls touched the disk, when it ended by itself
     draws: str = ""  # file that gets a line for each secret draw, each step and each noisy value, as they happen
+    stops: Sequence[int] = ()  # SIGTERM arrives at these of those lines, counted from 1
     every: int = 1  # steps or epochs between checkpoints
     step_seconds: float = 0.0  # what an optimiser's step takes besides
     clock: str = ""  # `backwards`: each look at the time of day finds it a minute earlier
     seed: int = 0  # of the lengths to which files are torn
+
+
+NOTHING = Faults()
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Start:
     words: Sequence[str]
     folder: str
     told: str
-    faults: Faults = Faults()
+    faults: Faults = NOTHING
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -58,7 +62,8 @@ class Server:
     def __init__(self) -> None:
         paths = [str(Path(privimage.__file__).parents[1]), str(Path(__file__).parent)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-        environment.pop("PRIVIMAGE_STATUS", None)
+        for name in ("PRIVIMAGE_STATUS", "PRIVIMAGE_DRIVER"):
+            environment.pop(name, None)
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -98,12 +103,13 @@ def _fork(start: Mapping[str, Any]) -> int:
         told = os.open(start["told"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(told, 1), os.dup2(told, 2)
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            setattr(sys, name, open(number, "w", buffering=1, closefd=False))  # noqa: SIM115
         os.environ.update(start["environment"])
         code = _stage(start)
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
         os._exit(code)
 
 
@@ -118,6 +124,7 @@ def _stage(start: Mapping[str, Any]) -> int:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.stdout.flush()
     counted()
     return code
 

@@ -6,26 +6,13 @@ import random
 from itertools import count
 
 import pytest
-from kills import DIED, SEED, Trial, undisturbed
+from kills import DIED, SEED, Trial
 from server import Faults
 from stages import LONG, PRIVATE, secret
 
 KILLS, POWER_CUTS = 2, 1  # of each stage in the quick run
-RESUMING = ("classifier", "pretrain", "finetune")  # stages with checkpoints
+RESUMING = ("classifier", "pretrain", "finetune", "sample")  # stages with checkpoints
 print(f"FAULTS_SEED={SEED}")
-
-
-@pytest.fixture(scope="module")
-def calm(server, all_stages, tmp_path_factory):
-    """By stage: a trial in which nothing happened, what it left, its seconds. Made when first asked for."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = undisturbed(server, all_stages[name], tmp_path_factory.mktemp(name) / "calm")
-        return made[name]
-
-    return get
 
 
 @pytest.mark.parametrize("name", LONG)
