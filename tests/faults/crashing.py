@@ -21,8 +21,10 @@ import resource
 import signal
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -30,13 +32,14 @@ import numpy as np
 import safetensors.torch
 import sklearn.linear_model  # noqa: F401 - imported before the fork, as what follows
 import sklearn.neural_network  # noqa: F401
+import torch
 from stages import warm
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from privimage import artifacts, checkpoints, private_training
 from privimage.diffusion import training  # noqa: F401
 from privimage.diffusion.sampler import SAMPLERS
-from privimage.privacy import ledger  # noqa: F401
+from privimage.privacy import ledger
 from privimage.privacy.randomness import SecretKey
 from privimage.reporting import grid  # noqa: F401
 
@@ -52,16 +55,16 @@ warm()
 
 def install(faults: Faults) -> Callable[[], None]:
     """The faults will happen in this process; to be called when the stage has ended: it writes the count of points."""
+    torch.set_num_threads(faults.threads)
     points = Points(faults)
     if faults.draws:
-        Notes(faults.draws, faults.stops).install()
+        Notes(faults).install()
     due, asked = checkpoints.Every.due, iter(range(1, NOTHING_MORE))
     checkpoints.Every.due = lambda self: due(self) or next(asked) % faults.every == 0
-    if faults.step_seconds:
-        register_optimizer_step_post_hook(lambda *_: time.sleep(faults.step_seconds))
-    if faults.clock == "backwards":
-        began, looks = time.time(), iter(range(NOTHING_MORE))
-        time.time = lambda: began - 60.0 * next(looks)
+    if faults.backwards:
+        now, looks = time.time(), iter(range(NOTHING_MORE))
+        time.time = lambda: now - 60.0 * next(looks)
+        ledger.datetime = SimpleNamespace(now=lambda zone: datetime.fromtimestamp(time.time(), zone))
     if faults.at or faults.count:
         points.install()
     if faults.file_bytes:
@@ -152,9 +155,9 @@ class Points:
 class Notes:
     """A line for each secret draw, each step of an optimiser and each value that leaves a mechanism."""
 
-    def __init__(self, path: str, stops: Sequence[int]) -> None:
-        self.stops, self.number = set(stops), 0
-        self.handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    def __init__(self, faults: Faults) -> None:
+        self.stops, self.slow, self.number = set(faults.stops), faults.slow, 0
+        self.handle = os.open(faults.draws, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.names: dict[bytes, str] = {}
 
     def install(self) -> None:
@@ -198,3 +201,5 @@ class Notes:
         self.number += 1
         if self.number in self.stops:
             os.kill(os.getpid(), signal.SIGTERM)
+        if self.slow and ("step" in facts or facts.get("draw") == "query"):
+            time.sleep(self.slow)

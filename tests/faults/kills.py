@@ -33,9 +33,11 @@ class Trial:
     folder: Path
     kills: list[str] = field(default_factory=list)
     every: int = 1
+    place: Path | None = None  # where the stage writes, if not into the folder that holds what is noted of it
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
+        self.place = self.place or self.folder
 
     def start(self, faults: Faults = NOTHING, **changes: Any) -> int:
         """How one start ended; whatever happened in it, what must be true is."""
@@ -50,20 +52,20 @@ class Trial:
 
     def finish(self, undisturbed: Mapping[str, bytes] | None = None) -> None:
         """A start that nobody disturbs gets through, to the same bytes as if nobody ever had, and it was paid once."""
-        was_done = self.stage.left(self.folder).keys() == self.stage.outputs.keys()
+        was_done = self.stage.left(self.place).keys() == self.stage.outputs.keys()
         assert self.start() == 0, self.context
-        left = self.stage.left(self.folder)
+        left = self.stage.left(self.place)
         assert left.keys() == self.stage.outputs.keys(), self.context
         if undisturbed is not None:
             assert [n for n in left if left[n] != undisturbed[n]] == [], f"other bytes; {self.context}"
         for name, read in self.stage.outputs.items():
-            read(self.folder / name)
+            read(self.place / name)
         if not was_done or self.stage.name in PRIVATE:  # else it begins anew: its checkpoint goes with the result
             self.check_steps()
         if self.stage.name in PRIVATE:
             assert len(self.odometer()) == 1, f"charged {len(self.odometer())} times; {self.context}"
             self._check_nothing_secret_is_left()
-            assert self.start() == 0 and self.stage.left(self.folder) == left, f"not restored; {self.context}"
+            assert self.start() == 0 and self.stage.left(self.place) == left, f"not restored; {self.context}"
             assert len(self.odometer()) == 1, self.context
 
     @property
@@ -79,8 +81,10 @@ class Trial:
 
     def odometer(self) -> list[dict[str, Any]]:
         """The charges."""
+        if not (self.place / "state").exists():  # asking would make it
+            return []
         declared = Declared(**tuples({**DECLARED, **self.stage.flags.get("declared", {})}))
-        return Ledger(self.folder / "state", "set", declared).odometer()
+        return Ledger(self.place / "state", "set", declared).odometer()
 
     def notes(self) -> list[dict[str, Any]]:
         """What was drawn, stepped and published, as it was noted outside the ledger."""
@@ -95,7 +99,7 @@ class Trial:
     def begin(self, faults: Faults = NOTHING, environment: Mapping[str, str] | None = None, **changes: Any) -> int:
         """The process of a start; ``changes`` are other values of the stage's flags."""
         faults = replace(faults, draws=str(self.folder / "notes"), every=max(faults.every, self.every))
-        words = self.stage.words(self.folder, **changes)
+        words = self.stage.words(self.place, **changes)
         return self.server.start(
             Start(self.stage.name, words, str(self.folder), str(self.told), faults, environment or {})
         )
@@ -115,7 +119,7 @@ class Trial:
     def _check_outputs(self) -> None:
         """Every file at its final place is whole; an HDF5 file may still lack its checksum, and is refused then."""
         for name, read in self.stage.outputs.items():
-            path = self.folder / name
+            path = self.place / name
             try:
                 if path.exists():
                     read(path)
@@ -139,10 +143,10 @@ class Trial:
     def _check_reserved(self, step: int) -> None:
         assert step < STEPS["finetune"], f"step {step} of {STEPS['finetune']}; {self.context}"
         assert sum(e["num_steps"] for charge in self.odometer()[-1:] for e in charge["events"]) == STEPS["finetune"]
-        for path in (self.folder / "state/set/finetune").iterdir():
+        for path in (self.place / "state/set/finetune").iterdir():
             fingerprint = path.name.removesuffix("-not-private")
             declared = Declared(**tuples(self.stage.flags["declared"]))
-            release = Ledger(self.folder / "state", "set", declared).open("finetune", fingerprint, "x")
+            release = Ledger(self.place / "state", "set", declared).open("finetune", fingerprint, "x")
             assert release.finished or release.reserved_steps > step, f"step {step} was not reserved; {self.context}"
 
     def check_steps(self) -> None:
@@ -152,7 +156,7 @@ class Trial:
             assert due <= took <= due + self.every * len(self.kills), f"{took} steps for {due}; {self.context}"
 
     def _check_nothing_secret_is_left(self) -> None:
-        left = {path.name for path in (self.folder / "state/set" / self.stage.name).rglob("*") if path.is_file()}
+        left = {path.name for path in (self.place / "state/set" / self.stage.name).rglob("*") if path.is_file()}
         assert not {name for name in left if name.startswith((".", "key", "reserved", "checkpoint"))}, self.context
 
 

@@ -5,18 +5,23 @@ a process of its own that can be killed. What goes wrong in it is told in the re
 ``crashing`` after the fork.
 
 Requests and answers are lines of JSON: ``{"start": {...}}`` gives ``{"pid": n}``, ``{"wait": n, "seconds": s}`` gives
-``{"code": exit code, or minus the signal, or null while it runs}``.
+``{"code": exit code, or minus the signal, or null while it runs}``, ``{"mount": folder, "options": "size=40k"}`` gives
+``{}``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
 import traceback
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,12 +41,15 @@ class Faults:
     draws: str = ""  # file that gets a line for each secret draw, each step and each noisy value, as they happen
     stops: Sequence[int] = ()  # SIGTERM arrives at these of those lines, counted from 1
     every: int = 1  # steps or epochs between checkpoints
-    step_seconds: float = 0.0  # what an optimiser's step takes besides
-    clock: str = ""  # `backwards`: each look at the time of day finds it a minute earlier
+    slow: float = 0.0  # seconds that a step, and the query's draw, take besides
+    backwards: bool = False  # each look at the time of day finds it a minute earlier
+    threads: int = 1  # of torch
+    version: int = 0  # of the stage, if not its own
     seed: int = 0  # of the lengths to which files are torn
 
 
 NOTHING = Faults()
+APART = ("unshare", "--user", "--map-root-user", "--mount")  # a process whose mounts nobody else sees
 
 
 @dataclass(frozen=True)
@@ -59,14 +67,23 @@ class Start:
 class Server:
     """The server, from the side of a test."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_mounts: bool = False) -> None:
         paths = [str(Path(privimage.__file__).parents[1]), str(Path(__file__).parent)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         for name in ("PRIVIMAGE_STATUS", "PRIVIMAGE_DRIVER"):
             environment.pop(name, None)
+        command = [*(APART if own_mounts else ()), sys.executable, __file__]
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+
+    def mount(self, folder: Path, options: str) -> Path:
+        """The folder is a file system in memory, or one with other options if it was; returned is the way to it.
+
+        Only a server with mounts of its own can do that, and only its stages see it under the folder's own name.
+        """
+        self._ask({"mount": str(folder), "options": options})
+        return Path(f"/proc/{self._process.pid}/root{folder}")
 
     def start(self, start: Start) -> int:
         """The process that runs the stage."""
@@ -80,11 +97,20 @@ class Server:
         """How one start ended."""
         return self.wait(self.start(start), seconds)
 
+    def kill(self, pid: int) -> int | None:
+        """How the process ended, which is killed now."""
+        os.kill(pid, signal.SIGKILL)
+        return self.wait(pid)
+
     def close(self) -> None:
         """The server is gone."""
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+    def unmount(self, folder: Path) -> None:
+        """The file system is gone, with all that it held."""
+        self._ask({"unmount": str(folder)})
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._process.stdin.write(f"{json.dumps(request)}\n")
@@ -120,13 +146,24 @@ def _stage(start: Mapping[str, Any]) -> int:
     sys.argv = [start["stage"], *start["words"]]
     counted = crashing.install(Faults(**start["faults"]))
     try:
-        runpy.run_module(f"privimage.{start['stage']}", run_name="__main__", alter_sys=True)
+        _module(f"privimage.{start['stage']}", start["faults"]["version"])
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     sys.stdout.flush()
     counted()
     return code
+
+
+def _module(name: str, version: int) -> None:
+    if not version:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        return
+    source = Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8")
+    other = re.sub(r"^VERSION = \d+$", f"VERSION = {version}", source, flags=re.MULTILINE)
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    exec(compile(other, name, "exec"), vars(module))
 
 
 def _wait(pid: int, seconds: float) -> int | None:
@@ -149,6 +186,12 @@ def main() -> None:
         request = json.loads(line)
         if "start" in request:
             answer = {"pid": _fork(request["start"])}
+        elif "mount" in request:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", request["options"], "none", request["mount"]], check=True)
+            answer = {}
+        elif "unmount" in request:
+            subprocess.run(["umount", "--lazy", request["unmount"]], check=True)
+            answer = {}
         else:
             answer = {"code": _wait(request["wait"], request["seconds"])}
         print(json.dumps(answer), file=answers, flush=True)

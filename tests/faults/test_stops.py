@@ -75,7 +75,7 @@ def test_a_stop_is_obeyed_where_nobody_reads_what_is_printed_any_more(server, al
     stage, folder = all_stages["finetune"], tmp_path
     os.mkfifo(folder / "pipe")
     reader = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    faults = Faults(step_seconds=0.5, draws=str(folder / "notes"))
+    faults = Faults(slow=0.5, draws=str(folder / "notes"))
     pid = server.start(Start(stage.name, stage.words(folder), str(folder), str(folder / "pipe"), faults))
     wait_for(lambda: '"step"' in (folder / "notes").read_text(), folder / "notes")
     os.close(reader)
@@ -89,7 +89,7 @@ def test_a_stop_is_obeyed_where_nobody_reads_what_is_printed_any_more(server, al
 def test_a_stage_whose_driver_was_killed_stops(server, all_stages, row, tmp_path):
     driver = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     trial = Trial(server, all_stages["finetune"], tmp_path / "trial")
-    pid = trial.begin(Faults(step_seconds=0.5), {"PRIVIMAGE_DRIVER": f"{os.uname().nodename}:{driver.pid}"})
+    pid = trial.begin(Faults(slow=0.5), {"PRIVIMAGE_DRIVER": f"{os.uname().nodename}:{driver.pid}"})
     wait_for(lambda: '"step"' in (trial.folder / "notes").read_text(), trial.folder / "notes")
     driver.kill()
     driver.wait()
