@@ -25,7 +25,6 @@ is private bounds how much better its images suit those it saw (Dwork et al. 201
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -200,10 +199,9 @@ def noisy_validation(
     }
     label = f"epochs of classifiers, {args.method} epsilon {args.epsilon:g} seed {args.seed}"
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
-    with ledger.open("accuracy", fingerprint(facts), label) as release:
+    with ledger.open("accuracy", fingerprint(facts), label, facts) as release:
         release.restore("epochs.json")  # a damaged one is told before hours of training
         if not release.finished:
-            _warn_of_another(ledger, release, label)
             release.reserve(events)
         images = None if release.finished else sensitive
         yield Validation(settings.protocol, images, lambda correct: choose(correct, events, release, provenance))
@@ -215,15 +213,6 @@ def decisive(settings: AccuracySettings) -> dict[str, Any]:
     beside = ("classifiers", "validation_fraction")
     kept = {k: v for k, v in plain(settings).items() if k not in beside and k.split("_")[0] not in of_another}
     return {**kept, "deep": list(settings.deep)}
-
-
-def _warn_of_another(ledger: Ledger, release: Release, label: str) -> None:
-    if any(record["label"] == label and record["fingerprint"] != release.fingerprint for record in ledger.odometer()):
-        print(
-            f"warning: `{label}` was drawn before, from other images or by other settings. This draw is charged beside "
-            "that one: the odometer counts both, the release's privacy statement one.",
-            file=sys.stderr,
-        )
 
 
 def choose(

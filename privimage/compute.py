@@ -68,6 +68,7 @@ class Compute:
             "compile": self.settings.compile,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
         }
 

@@ -61,6 +61,21 @@ def check_lineage(pretrained: Weights, subset: Subset, hashes: Mapping[str, str]
         raise UserError("the subset was not made from the --query handed over; its cost is then not what is stated.")
 
 
+def check_charged(before: Sequence[Event], ledger: Ledger) -> None:
+    """Return if the odometer has a charge for what is released before fine-tuning.
+
+    Raises:
+        UserError: if it has none: the sum of all draws would then leave it out.
+    """
+    charges = [[Event(**event) for event in record["events"]] for record in ledger.odometer()]
+    if before and list(before) not in charges:
+        raise UserError(
+            f"the query handed over was not drawn under the state folder {ledger.folder.parent}: its odometer has no "
+            "charge for it. Use the state folder that the query was drawn under, or delete the query's file to draw "
+            "it anew, which is charged."
+        )
+
+
 def _starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -> Denoiser:
     model = denoiser_from(pretrained, "ema")
     if (model.resolution, model.channels) != images.images.shape[2:]:
@@ -117,13 +132,16 @@ def main() -> None:
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
     heartbeat.tell(before=[e.as_json() for e in before], training=event.as_json(), delta=declared.delta)
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
-    with ledger.open("finetune", fingerprint(facts), label) as release:
+    check_charged(before, ledger)
+    with ledger.open("finetune", fingerprint(facts), label, facts) as release:
         if not release.finished:
             release.reserve([event], continuing=release.reserved_steps > 0)
             mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, compute)
             model, ema, curve = run(model, images, mechanism, release)
             weights = _weights(model, ema, declared, provenance)
             release.finish({"weights": weights, "curve": curve})
+        if release.charged != [event]:
+            raise UserError(f"the odometer has {release.charged} for `{label}`, where {event} was drawn; restore it.")
         release.copy_out({"weights": args.weights, "curve": args.curve})
     named = replace(provenance, parents={**parents, "weights": sha256(args.weights)})
     replace(statement, provenance=named).write(args.privacy)

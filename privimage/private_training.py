@@ -104,7 +104,7 @@ class Saves:
         self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
         self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
         # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
-        self.environment = {"key": mechanism.key.identity, **mechanism.compute.describe()}
+        self.environment = {"key": mechanism.key.identity, "world_size": 1, **mechanism.compute.describe()}
 
     def save(
         self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list, size: int

@@ -120,7 +120,7 @@ def main() -> None:
     }
     label = f"query top_k {settings.top_k} noise_multiplier {settings.noise_multiplier:g}"
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
-    with ledger.open("query", fingerprint(facts), label) as release:
+    with ledger.open("query", fingerprint(facts), label, facts) as release:
         if not release.finished:
             classifier, names = load_classifier(weights), weights.facts["class_names"]
             provenance = Provenance("query", VERSION, plain(settings), {"classifier": sha256(args.classifier)})

@@ -282,7 +282,7 @@ def test_a_setting_that_decides_nothing_draws_nothing(noisy, capsys):
 def test_a_second_draw_for_one_release_is_told(noisy, capsys):
     noisy()
     noisy(cnn_learning_rate=0.01)
-    assert len(noisy.odometer()) == 2 and "odometer counts both" in capsys.readouterr().err
+    assert len(noisy.odometer()) == 2 and "charged beside that" in capsys.readouterr().err
 
 
 def test_repetitions_are_counted_together_and_their_noise_grows_with_them(noisy, monkeypatch):

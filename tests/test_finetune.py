@@ -39,9 +39,14 @@ def test_a_new_budget_or_unit_changes_no_draw(files, monkeypatch):
     declared = {**json.loads(files["declared"]), "images_per_unit": 2}
     call(monkeypatch, {**files, "declared": json.dumps(declared), "budget": 50})
     assert files["weights"].read_bytes() == before
-    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+    assert len(charges(files)) == 1
     statement = PrivacyStatement.read(files["privacy"])
     assert statement.epsilon_per_unit > statement.epsilon
+
+
+def charge_query(state, noise_multiplier=9.0):
+    with Ledger(state, "set", DECLARED).open("query", "c" * 16, "a query") as release:
+        release.reserve([Event("gaussian", noise_multiplier)])
 
 
 def write_query(path, noise_multiplier=9.0):
@@ -61,6 +66,7 @@ def files(tmp_path):
     """Inputs on the disk, and the command line that names them."""
     images().write(tmp_path / "internal" / "train.h5")
     write_query(tmp_path / "query.json")
+    charge_query(tmp_path / "state")
     made_from = Provenance("select", 1, parents={"query": sha256(tmp_path / "query.json")})
     Subset("query", {"x": ["a"], "y": ["b"]}, made_from).write(tmp_path / "subset.json")
     write_pretrained(tmp_path / "p", tmp_path / "subset.json")
@@ -73,6 +79,12 @@ def files(tmp_path):
         "state-dir": tmp_path / "state", "weights": tmp_path / "w", "privacy": tmp_path / "privacy.json",
         "curve": tmp_path / "internal" / "training.csv",
     }  # fmt: skip
+
+
+def charges(files):
+    """The odometer's lines for fine-tunings."""
+    book = Ledger(files["state-dir"], "set", DECLARED)
+    return [record for record in book.odometer() if record["stage"] == "finetune"]
 
 
 def call(monkeypatch, flags):
@@ -100,7 +112,7 @@ def test_later_choices_of_epochs_are_paid_for_by_more_noise_and_charged_when_the
     assert [e.mechanism for e in statement.events[:2]] == ["gaussian", "poisson_gaussian"]
     assert statement.events[2:] == [Event("report_noisy_max", 2.0), Event("report_noisy_max", 4.0)]
     assert 4 - 1e-3 <= statement.epsilon <= 4  # of all four
-    (charge,) = Ledger(files["state-dir"], "set", DECLARED).odometer()
+    (charge,) = charges(files)
     assert charge["events"] == [statement.events[1].as_json()]
 
 
@@ -120,7 +132,7 @@ def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
         path.unlink()
     call(monkeypatch, files)
     assert [path.read_bytes() for path in outputs] == before
-    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+    assert len(charges(files)) == 1
 
 
 def test_another_seed_or_setting_is_another_draw_and_another_charge(files, monkeypatch):
@@ -128,7 +140,7 @@ def test_another_seed_or_setting_is_another_draw_and_another_charge(files, monke
     first = files["weights"].read_bytes()
     call(monkeypatch, {**files, "seed": 1})
     assert files["weights"].read_bytes() != first
-    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 2
+    assert len(charges(files)) == 2
 
 
 def test_reproducible_noise_is_stamped_not_private(files, monkeypatch):
@@ -145,7 +157,7 @@ def test_images_of_another_size_or_other_classes_are_refused_before_anything_is_
     ImageSet(rng.integers(0, 256, (24, 8, 8, 1), np.uint8), np.arange(24) % 2, ("x", "z"), "t").write(files["images"])
     with pytest.raises(UserError, match="other classes"):
         call(monkeypatch, files)
-    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+    assert charges(files) == []
 
 
 def test_the_query_that_is_paid_must_be_the_one_that_chose_the_public_data(files, monkeypatch, tmp_path):
@@ -158,7 +170,7 @@ def test_the_query_that_is_paid_must_be_the_one_that_chose_the_public_data(files
     Subset("none", {"x": [], "y": []}, Provenance("select", 1)).write(tmp_path / "other.json")
     with pytest.raises(UserError, match="another --subset"):
         call(monkeypatch, {**without, "releases": ["finetune"], "subset": tmp_path / "other.json"})
-    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+    assert charges(files) == []
 
 
 def test_the_same_weights_and_images_written_by_another_version_are_no_new_draw(files, monkeypatch):
@@ -166,7 +178,7 @@ def test_the_same_weights_and_images_written_by_another_version_are_no_new_draw(
     write_pretrained(files["pretrained"], files["subset"], version="9.9")
     replace(images(), provenance=Provenance("preprocess", 9)).write(files["images"])
     call(monkeypatch, files)
-    assert len(Ledger(files["state-dir"], "set", DECLARED).odometer()) == 1
+    assert len(charges(files)) == 1
 
 
 def test_a_pretrained_model_that_is_not_finite_is_refused_before_anything_is_charged(files, monkeypatch):
@@ -176,7 +188,7 @@ def test_a_pretrained_model_that_is_not_finite_is_refused_before_anything_is_cha
     write_pretrained(files["pretrained"], files["subset"], start=broken)
     with pytest.raises(UserError, match="not finite"):
         call(monkeypatch, files)
-    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+    assert charges(files) == []
 
 
 @pytest.mark.parametrize("change", [{"epsilon": "nan"}, {"epsilon": -1}, {"microbatch-size": 0}])
@@ -188,5 +200,19 @@ def test_numbers_that_make_no_sense_are_refused(files, monkeypatch, change):
 def test_a_budget_that_would_be_exceeded_is_refused_before_anything_is_drawn(files, monkeypatch):
     with pytest.raises(UserError, match="above its budget of 3"):
         call(monkeypatch, {**files, "budget": 3})
-    assert Ledger(files["state-dir"], "set", DECLARED).odometer() == []
+    assert charges(files) == []
     assert not files["weights"].exists()
+
+
+def test_a_query_drawn_under_another_state_folder_is_refused(files, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="odometer has no charge for it"):
+        call(monkeypatch, {**files, "state-dir": tmp_path / "another"})
+    assert charges({"state-dir": tmp_path / "another"}) == []
+
+
+def test_a_changed_setting_is_named_where_something_was_drawn_before(files, monkeypatch, capsys):
+    call(monkeypatch, files)
+    settings = {**json.loads(files["settings"]), "clip_norm": 0.5}
+    call(monkeypatch, {**files, "settings": json.dumps(settings)})
+    assert "was drawn before with settings.clip_norm 0.001 (now 0.5)" in capsys.readouterr().err
+    assert len(charges(files)) == 2

@@ -4,6 +4,7 @@
     state_dir/<dataset>/<stage>/<fingerprint>/            one release; ``<fingerprint>-not-private`` if so
         key  reserved_steps  <checkpoints>                while it is drawn
         finished.json  <artifacts>                        afterwards
+        begun.json  charged.json                          always: what the draw depends on; the seals of its charges
 
 Folders are 0700 and files 0600. The fingerprint names the sensitive data exactly, so it stays in here: no released
 file and no message holds it.
@@ -22,33 +23,36 @@ So: key before reservation, reservation before data. Formal guarantee: at every 
 every draw made so far. If a key is lost (its folder deleted), the next draw has a new key and is charged anew, since
 two draws with different noise are two releases.
 
-A crash while a line is appended leaves a torn last line, without its newline. It counts as nothing drawn: data is used
-only after ``reserve`` returns, and that is after the whole line reached the disk. Anything else that cannot be read
-stops the ledger.
+Each file here is sealed by a checksum, so that a flipped bit stops the ledger instead of making a charge smaller or a
+step count as not taken. What is not noticed: a folder put back as it was before, as from a backup; and a whole state
+folder that is gone, or another one used by a second checkout, whose charges then nobody adds up.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from privimage.artifacts import sha256, sync_folder, write_bytes, write_text
+from privimage.artifacts import sha256, sync_folder, write_bytes, write_private
+from privimage.config import canonical
 from privimage.errors import UserError
+from privimage.privacy import odometer
 from privimage.privacy.accounting import epsilon
 from privimage.privacy.event import Event
+from privimage.privacy.odometer import Record
 from privimage.privacy.randomness import SecretKey
 from privimage.settings import NAME, Declared
-
-Record = dict[str, Any]
 
 
 class Writable(Protocol):
@@ -73,18 +77,22 @@ class Ledger:
         except OSError as error:
             raise UserError(f"the state folder {state_dir} cannot be used ({error}); give one that you own.") from error
 
-    def open(self, stage: str, fingerprint: str, label: str) -> Release:
-        """The release of that stage and fingerprint, to be entered with ``with``; ``label`` names it to people."""
-        return Release(self, stage, fingerprint, label)
+    def open(self, stage: str, fingerprint: str, label: str, facts: Mapping[str, Any] | None = None) -> Release:
+        """The release of that stage and fingerprint, to be entered with ``with``; ``label`` names it to people.
+
+        ``facts`` are what the fingerprint is of. Where another release has that label, it is said which of them differ.
+        """
+        return Release(self, stage, fingerprint, label, facts or {})
 
     def odometer(self) -> list[Record]:
         """Every charge, oldest first: time, dataset, stage, label, fingerprint, attempt, key, private, events.
 
         Raises:
-            UserError: if a line other than a torn last one cannot be read.
+            UserError: if it is damaged, or lacks a charge that a release has the seal of.
         """
+        known = self._known_seals()  # before the file is read: another process may append meanwhile
         path = self._odometer_path
-        return self._parse(path.read_bytes())[0] if path.exists() else []
+        return self._records(path.read_bytes() if path.exists() else b"", known)[0]
 
     def total_epsilon(self) -> float:
         """Epsilon at the declared delta of everything charged so far, under add/remove-one.
@@ -93,23 +101,25 @@ class Ledger:
         """
         return self._cost(self.odometer())
 
-    def charge(self, record: Record) -> None:
-        """The record of a new charge is on the disk.
+    def charge(self, record: Record) -> str:
+        """The record of a new charge is on the disk; returned is its seal.
 
         Raises:
             UserError: if the budget would be exceeded (nothing is charged), or the file cannot be written.
         """
         try:
             with self._locked_odometer() as file:
-                content = file.read()
-                records, whole = self._parse(content)
+                known, content = self._known_seals(), file.read()
+                records, whole = self._records(content, known)
                 self._check_budget(records, record)
                 file.truncate(whole)  # drop a torn line
-                start = "\n" if whole and content[whole - 1 : whole] != b"\n" else ""
-                file.write(f"{start}{json.dumps(record)}\n".encode())
+                start = b"\n" if whole and content[whole - 1 : whole] != b"\n" else b""
+                line, seal = odometer.sealed_line(records, record)
+                file.write(start + line)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self.folder)
+            return seal
         except OSError as error:
             raise UserError(f"{self._odometer_path} cannot be written ({error}); nothing was drawn.") from error
 
@@ -126,23 +136,19 @@ class Ledger:
             file.seek(0)
             yield file
 
-    def _parse(self, content: bytes) -> tuple[list[Record], int]:
-        """The records, and how many bytes hold them: all of them, or all before a torn last line."""
-        records, position = [], 0
-        for line in content.splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-                events = [Event(**event).as_json() for event in record["events"]]
-                records.append({**record, "events": events, "private": bool(record["private"])})
-            except (ValueError, KeyError, TypeError) as error:
-                if not line.endswith(b"\n"):
-                    return records, position
-                raise UserError(
-                    f"{self._odometer_path} has a line {len(records) + 1} that cannot be read ({error}); restore the "
-                    "file from a backup. Without it nobody knows what was spent."
-                ) from error
-            position += len(line)
-        return records, position
+    def _records(self, content: bytes, known: set[str]) -> tuple[list[Record], int]:
+        """As ``odometer.parse``; refused if a seal of ``known`` is missing."""
+        records, whole = odometer.parse(content, self._odometer_path)
+        if missing := known - {record["seal"] for record in records}:
+            raise UserError(
+                f"{self._odometer_path} lacks {len(missing)} charges that releases beside it were drawn under; restore "
+                "it from a backup. Without it nobody knows what was spent."
+            )
+        return records, whole
+
+    def _known_seals(self) -> set[str]:
+        """The seals of all charges that the releases in the state folder were drawn under."""
+        return {seal for path in self.folder.glob("*/*/charged.json") for seal in _read_sealed(path)["seals"]}
 
     def _cost(self, records: Sequence[Record]) -> float:
         if not all(record["private"] for record in records):
@@ -169,7 +175,8 @@ class Release:
         UserError: when entered, if another process has it open.
     """
 
-    def __init__(self, ledger: Ledger, stage: str, fingerprint: str, label: str) -> None:
+    def __init__(self, ledger: Ledger, stage: str, fingerprint: str, label: str, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
         self._ledger, self._private = ledger, not ledger.declared.reproducible_noise
         self._stage, self.fingerprint, self._label = stage, fingerprint, label
         self.folder = ledger.folder / stage / (fingerprint if self._private else f"{fingerprint}-not-private")
@@ -216,7 +223,7 @@ class Release:
         """
         if not self.finished:
             return None
-        path, known = self.folder / name, json.loads(self._finished_path.read_text(encoding="utf-8"))["artifacts"]
+        path, known = self.folder / name, _read_sealed(self._finished_path)["artifacts"]
         if name not in known or not path.exists() or sha256(path) != known[name]:
             raise UserError(
                 f"`{self._label}` is finished, but its {name} in {self.folder.parent} is gone or damaged. Restore it "
@@ -252,14 +259,30 @@ class Release:
             )
         if not (same_key or (continuing and any(record["events"] == wanted for record in mine))):
             self._write_reserved_steps(0)
-            self._ledger.charge(self._record(wanted, attempt=len(mine) + 1))
+            mine.append({"seal": self._ledger.charge(self._record(wanted, attempt=len(mine) + 1))})
+        _write_sealed(self.folder / "charged.json", {"seals": [record["seal"] for record in mine]})
         self._num_steps = sum(event.num_steps for event in events)
+
+    @property
+    def charged(self) -> list[Event]:
+        """The events of this release, as the odometer has them: those of its last charge.
+
+        Raises:
+            UserError: if the odometer has none, or cannot be read.
+        """
+        mine = [record for record in self._ledger.odometer() if self._is_mine(record)]
+        if not mine:
+            raise UserError(
+                f"`{self._label}` was drawn, and {self._ledger.folder} has no charge for it; restore the odometer from "
+                "a backup. Without it nothing can be said of its cost."
+            )
+        return [Event(**event) for event in mine[-1]["events"]]
 
     @property
     def reserved_steps(self) -> int:
         """How many steps may have been executed: step i, counted from 0, needs at least i + 1."""
         path = self.folder / "reserved_steps"
-        return int(path.read_text(encoding="utf-8")) if path.exists() else 0
+        return int(_read_sealed(path)["number"]) if path.exists() else 0
 
     def reserve_step(self, step: int) -> None:
         """It is on the disk that ``step`` (counted from 0) may be executed; a step already reserved stays so."""
@@ -276,7 +299,7 @@ class Release:
             artifact.write(self.folder / name)
             (self.folder / name).chmod(0o600)
         marker = {"label": self._label, "time": _now(), "artifacts": {n: sha256(self.folder / n) for n in artifacts}}
-        _write_private(self._finished_path, json.dumps(marker))
+        _write_sealed(self._finished_path, marker)
         self._load()
 
     @property
@@ -290,14 +313,30 @@ class Release:
             self._key, self.replayable = None, False
             if path.exists():
                 SecretKey.destroy(path)
-            kept = json.loads(self._finished_path.read_text(encoding="utf-8"))["artifacts"]
-            _remove_all_but({*kept, "finished.json", "release.lock"}, self.folder)
+            kept = _read_sealed(self._finished_path)["artifacts"]
+            _remove_all_but({*kept, "finished.json", "begun.json", "charged.json", "release.lock"}, self.folder)
             return
+        if not (self.folder / "begun.json").exists():
+            self._tell_what_differs()
+            _write_sealed(self.folder / "begun.json", {"label": self._label, "facts": self._facts})
         self.replayable = path.exists()
         if not self.replayable:
             key = SecretKey.generate() if self._private else SecretKey.from_seed(0)
             key.save(path)
         self._key = SecretKey.load(path)
+
+    def _tell_what_differs(self) -> None:
+        """Another release with this label is not continued: say so, and for which facts."""
+        for path in sorted(self.folder.parent.glob("*/begun.json")):
+            other = _read_sealed(path)
+            if other["label"] == self._label and (path.parent.name.endswith("-not-private") is not self._private):
+                done = "drawn" if (path.parent / "finished.json").exists() else "begun"
+                differing = _differences(other["facts"], self._facts)
+                print(
+                    f"warning: `{self._label}` was {done} before with {differing}. This draw is another one, with its "
+                    "own noise, and charged beside that.",
+                    file=sys.stderr,
+                )
 
     def _is_mine(self, record: Record) -> bool:
         named = record["stage"], record["fingerprint"], record["private"]
@@ -317,7 +356,7 @@ class Release:
         }
 
     def _write_reserved_steps(self, number: int) -> None:
-        _write_private(self.folder / "reserved_steps", str(number))
+        _write_sealed(self.folder / "reserved_steps", {"number": number})
 
 
 def _make_private(folder: Path) -> None:
@@ -326,9 +365,38 @@ def _make_private(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _write_private(path: Path, text: str) -> None:
-    write_text(path, text)
-    path.chmod(0o600)
+def _write_sealed(path: Path, body: Mapping[str, Any]) -> None:
+    write_private(path, canonical({**body, "seal": _checksum(body)}).encode())
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_bytes())
+        whole = body.pop("seal") == _checksum(body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path.name} of a release in {path.parent.parent} is damaged; restore it from a backup, or delete that "
+            "release's folder (the odometer names it) to draw anew, which is charged again."
+        )
+    return body
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two releases' facts, in words; of sensitive data only that it differs."""
+    flat = [{**facts, **{f"settings.{k}": v for k, v in facts.get("settings", {}).items()}} for facts in (before, now)]
+    words = []
+    for name in sorted({*flat[0], *flat[1]} - {"settings"}):
+        old, new = (facts.get(name) for facts in flat)
+        if old != new:
+            shown = isinstance(old, int | float) and isinstance(new, int | float)
+            words.append(f"{name} {old} (now {new})" if shown else f"another value of {name}")
+    return ", ".join(words) or "nothing else"
 
 
 def _remove_all_but(names: set[str], folder: Path) -> None:

@@ -28,7 +28,7 @@ from scipy.special import ndtri
 from privimage.artifacts import sync_folder
 from privimage.errors import UserError
 
-KEY_BYTES = 32
+KEY_BYTES, CHECKSUM_BYTES = 32, 8
 Shape = int | tuple[int, ...]
 
 
@@ -53,13 +53,14 @@ class SecretKey:
         """The key that ``save`` wrote.
 
         Raises:
-            UserError: if the file does not hold exactly 32 bytes.
+            UserError: if the file is not what ``save`` wrote: 32 bytes and their checksum.
         """
-        secret = Path(path).read_bytes()
-        if len(secret) != KEY_BYTES:
+        content = Path(path).read_bytes()
+        secret = content[:KEY_BYTES]
+        if content != secret + _checksum(secret):
             raise UserError(
-                f"a key in {Path(path).parent.parent} holds {len(secret)} bytes; expected {KEY_BYTES}. "
-                "Delete its folder to draw anew, which is charged again."
+                f"a key in {Path(path).parent.parent} is damaged ({len(content)} bytes). Delete its folder to draw "
+                "anew, which is charged again."
             )
         return cls(secret)
 
@@ -70,7 +71,7 @@ class SecretKey:
         temporary.unlink(missing_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "wb") as file:
-            file.write(self.secret)
+            file.write(self.secret + _checksum(self.secret))
             file.flush()
             os.fsync(handle)
         temporary.replace(path)
@@ -80,7 +81,7 @@ class SecretKey:
     def destroy(path: Path) -> None:
         """The key's file is overwritten and gone. A disk that copies on write may keep the old blocks for a while."""
         with open(path, "r+b") as file:
-            file.write(bytes(KEY_BYTES))
+            file.write(bytes(KEY_BYTES + CHECKSUM_BYTES))
             file.flush()
             os.fsync(file.fileno())
         Path(path).unlink()
@@ -114,3 +115,7 @@ class SecretKey:
         subkey = hashlib.blake2b(what, key=self.secret, digest_size=KEY_BYTES, person=b"privimage").digest()
         cipher = Cipher(algorithms.ChaCha20(subkey, bytes(16)), mode=None)  # one stream a subkey: the nonce is free
         return cipher.encryptor().update(bytes(size))
+
+
+def _checksum(secret: bytes) -> bytes:
+    return hashlib.blake2b(secret, digest_size=CHECKSUM_BYTES, person=b"privimage file").digest()

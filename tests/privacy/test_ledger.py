@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -127,9 +128,11 @@ def test_key_and_charge_reached_the_disk_in_this_order_before_reserve_returns(tm
     monkeypatch.setattr(os, "fsync", fsync)
     with book.open("finetune", FINGERPRINT, "x") as release:
         release.reserve(EVENTS)
-    key, charge = ("key.new", 32), ("odometer.jsonl", (book.folder / "odometer.jsonl").stat().st_size)
-    assert flushed.index(key) < flushed.index((FINGERPRINT, flushed[flushed.index(key) + 1][1])) < flushed.index(charge)
-    assert flushed[-1][0] == "digits"  # the folder, so that the odometer's name is on the disk too
+    charge = ("odometer.jsonl", (book.folder / "odometer.jsonl").stat().st_size)
+    key = flushed.index(("key.new", 40))
+    assert flushed[key + 1][0] == FINGERPRINT  # the folder: the key's name is on the disk too
+    assert key + 1 < flushed.index(charge)
+    assert flushed[flushed.index(charge) + 1][0] == "digits"  # the folder of the odometer
 
 
 def test_a_step_is_reserved_before_it_is_taken(tmp_path) -> None:
@@ -214,7 +217,18 @@ def test_the_odometer_says_what_when_and_for_what(tmp_path) -> None:
     book = ledger(tmp_path)
     draw(book, tmp_path / "log")
     (record,) = book.odometer()
-    assert set(record) == {"time", "dataset", "stage", "label", "fingerprint", "attempt", "key", "private", "events"}
+    assert set(record) == {
+        "time",
+        "dataset",
+        "stage",
+        "label",
+        "fingerprint",
+        "attempt",
+        "key",
+        "private",
+        "events",
+        "seal",
+    }
     assert (record["dataset"], record["stage"], record["label"]) == ("digits", "finetune", "a label")
     assert record["private"] and record["events"] == [event.as_json() for event in EVENTS]
     assert ledger(tmp_path).total_epsilon() == epsilon(EVENTS, 1e-5)
@@ -238,7 +252,7 @@ def test_a_finished_release_keeps_nothing_but_its_artifacts(tmp_path) -> None:
     book = ledger(tmp_path)
     draw(book, tmp_path / "log")
     kept = {path.name for path in key_file(book).parent.iterdir()}
-    assert kept == {"result.txt", "finished.json", "release.lock"}
+    assert kept == {"result.txt", "finished.json", "begun.json", "charged.json", "release.lock"}
     with book.open("finetune", FINGERPRINT, "x") as release, pytest.raises(ValueError, match="no key"):
         release.reserve(EVENTS)
 
@@ -249,7 +263,7 @@ def test_the_key_of_a_finished_release_is_overwritten(tmp_path) -> None:
         (tmp_path / "copy").hardlink_to(key_file(book))
         release.reserve(EVENTS)
         release.finish({"result.txt": Text("")})
-    assert (tmp_path / "copy").read_bytes() == bytes(32)
+    assert (tmp_path / "copy").read_bytes() == bytes(40)
 
 
 def test_artifacts_are_copied_out_byte_for_byte(tmp_path) -> None:
@@ -312,7 +326,7 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path) -> None:
     assert draw(ledger(tmp_path), tmp_path / "log")
 
 
-@pytest.mark.parametrize("torn", [b'{"time": "2026-01', b'{"time": "2026"}', b"\x00" * 100])
+@pytest.mark.parametrize("torn", [b'{"time": "2026-01', b"\x00" * 100])
 def test_a_torn_last_line_counts_as_nothing_and_is_dropped_by_the_next(tmp_path, torn) -> None:
     book, log = ledger(tmp_path), tmp_path / "log"
     draw(book, log)
@@ -343,6 +357,98 @@ def test_any_other_damage_stops_the_ledger(tmp_path, line) -> None:
     path.write_bytes(line + path.read_bytes())
     with pytest.raises(UserError, match="line 1 that cannot be read"):
         draw(book, log, fingerprint="f" * 16)
+
+
+def two_charges(folder: Path) -> tuple[Ledger, Path, list[bytes]]:
+    """A ledger with two releases, the odometer's file, and its lines."""
+    book, log = ledger(folder), folder / "log"
+    draw(book, log)
+    draw(book, log, fingerprint="f" * 16)
+    path = book.folder / "odometer.jsonl"
+    return book, path, path.read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("keep", [[1], [1, 0], [0, 0, 1], [0], []], ids=str)
+def test_a_line_that_was_removed_moved_or_doubled_is_found(tmp_path, keep) -> None:
+    book, path, lines = two_charges(tmp_path)
+    path.write_bytes(b"".join(lines[i] for i in keep))
+    with pytest.raises(UserError, match="restore"):
+        book.odometer()
+    with pytest.raises(UserError, match="restore"):
+        draw(book, tmp_path / "log", fingerprint="e" * 16)
+
+
+def test_an_odometer_that_is_gone_is_missed_by_its_releases(tmp_path) -> None:
+    book, path, _ = two_charges(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="lacks 2 charges"):
+        book.total_epsilon()
+
+
+def test_any_flipped_bit_and_any_cut_of_any_file_is_found(tmp_path) -> None:
+    """Of a release that is being drawn and of one that is finished; a lost last newline alone costs nothing."""
+    book, log = ledger(tmp_path), tmp_path / "log"
+    draw(book, log)
+    with book.open("finetune", "f" * 16, "begun") as release:
+        release.reserve(EVENTS)
+        take(release, 0, log)
+    before = [record["key"] for record in book.odometer()]
+    rng = random.Random(0)
+    files = [path for path in sorted(book.folder.rglob("*")) if path.is_file() and path.name != "release.lock"]
+    assert {path.name for path in files} == {
+        "odometer.jsonl", "key", "reserved_steps", "begun.json", "charged.json", "finished.json", "result.txt"
+    }  # fmt: skip
+    for path in files:
+        good = path.read_bytes()
+        for _ in range(25):
+            bad, place = bytearray(good), rng.randrange(len(good))
+            if rng.random() < 0.7:
+                bad[place] ^= 1 << rng.randrange(8)
+            else:
+                bad = bad[:place]
+            path.write_bytes(bad)
+            try:
+                assert [record["key"] for record in book.odometer()] == before
+                with book.open("finetune", FINGERPRINT, "a label") as release:
+                    release.restore("result.txt")
+                with book.open("finetune", "f" * 16, "begun") as release:
+                    assert release.reserved_steps == 1
+                    release.reserve(EVENTS)
+                found = bad == good.rstrip(b"\n") or path.name == "begun.json"  # of these, nothing was misread
+            except UserError:
+                found = True
+            assert found, (path.name, place)
+            path.write_bytes(good)
+    assert [record["key"] for record in book.odometer()] == before
+
+
+def test_what_differs_from_another_draw_of_that_name_is_told_but_no_secret(tmp_path, capsys) -> None:
+    book = ledger(tmp_path)
+    facts = {"images": "5ec7e7", "version": 2, "settings": {"clip_norm": 1.0, "num_steps": 3}}
+    now = {"images": "07be1", "version": 2, "settings": {"clip_norm": 2.0, "num_steps": 3}}
+    with book.open("finetune", "a" * 16, "privimage epsilon 1 seed 0", facts) as release:
+        release.reserve(EVENTS)
+    with book.open("finetune", "a" * 16, "privimage epsilon 1 seed 0", facts):
+        pass
+    assert capsys.readouterr().err == ""
+    with book.open("finetune", "b" * 16, "privimage epsilon 1 seed 0", now):
+        told = capsys.readouterr().err
+    assert (
+        "`privimage epsilon 1 seed 0` was begun before with another value of images, settings.clip_norm 1.0 (now 2.0)"
+        in told
+    )
+    assert "5ec7e7" not in told and "07be1" not in told
+    with book.open("finetune", "c" * 16, "privimage epsilon 10 seed 0", now):
+        assert capsys.readouterr().err == ""
+
+
+def test_what_is_said_to_have_been_charged_is_what_the_odometer_holds(tmp_path) -> None:
+    book = ledger(tmp_path)
+    with book.open("finetune", FINGERPRINT, "x") as release:
+        with pytest.raises(UserError, match="has no charge for it"):
+            release.charged  # noqa: B018
+        release.reserve(EVENTS)
+        assert release.charged == EVENTS
 
 
 def test_reproducible_noise_is_the_same_everywhere_and_never_mixes_with_secret_noise(tmp_path) -> None:
