@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import random
 import shutil
 from collections.abc import Callable
@@ -83,10 +85,11 @@ def kinds() -> dict[str, Kind]:
         if name in ("images", "features"):
             found[f"{name}' checksum"] = Kind(partial(_write, artifact), "file.sha256", partial(_read, artifact))
     found["shard"] = Kind(_write_shard, "x.shard", lambda folder: Shard.read(folder / "x.shard"))
-    found["checkpoint"] = Kind(_write_checkpoint, "c/checkpoint.safetensors", _read_checkpoint)
-    for file in ("key", "reserved_steps"):
+    found["checkpoint"] = Kind(_write_checkpoint, "c/checkpoint-0.safetensors", _read_checkpoint)
+    for file in ("key", "reserved_steps", "charged.json"):
         found[file] = Kind(_begin, f"state/set/finetune/{FINGERPRINT}/{file}", _read_begun)
     found["odometer"] = Kind(_begin, "state/set/odometer.jsonl", _read_odometer)
+    found["begun.json"] = Kind(_begin, f"state/set/finetune/{FINGERPRINT}/begun.json", _read_another)
     for file in ("finished.json", "w"):
         found[f"finished {file}"] = Kind(_finish, f"state/set/finetune/{FINGERPRINT}/{file}", _read_finished)
     return found
@@ -165,16 +168,19 @@ def _read_checkpoint(folder: Path) -> Any:
         checkpoint._lock.close()
 
 
+def _ledger(folder: Path) -> Ledger:
+    return Ledger(folder / "state", "set", DECLARED)
+
+
 def _open(folder: Path) -> Any:
-    return Ledger(folder / "state", "set", DECLARED).open("finetune", FINGERPRINT, "a label")
+    return _ledger(folder).open("finetune", FINGERPRINT, "a label", {"seed": 1})
 
 
 def _begin(folder: Path) -> None:
     """Two charges, and a release of which three steps may have been taken."""
-    ledger = Ledger(folder / "state", "set", DECLARED)
-    with ledger.open("query", FINGERPRINT, "another") as release:
+    with _ledger(folder).open("query", FINGERPRINT, "another") as release:
         release.reserve([Event("gaussian", 10.0)])
-    with ledger.open("finetune", FINGERPRINT, "a label") as release:
+    with _open(folder) as release:
         release.reserve(EVENTS)
         for step in range(3):
             release.reserve_step(step)
@@ -186,8 +192,15 @@ def _read_begun(folder: Path) -> Any:
         return release.finished, release.key.identity, release.reserved_steps
 
 
+def _read_another(folder: Path) -> Any:
+    """Another release of the same label, which is compared with this one."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), _ledger(folder).open("finetune", "f" * 32, "a label", {"seed": 2}):
+        return told.getvalue()
+
+
 def _read_odometer(folder: Path) -> Any:
-    return Ledger(folder / "state", "set", DECLARED).odometer()
+    return _ledger(folder).odometer()
 
 
 def _finish(folder: Path) -> None:

@@ -156,7 +156,7 @@ class Notes:
     """A line for each secret draw, each step of an optimiser and each value that leaves a mechanism."""
 
     def __init__(self, faults: Faults) -> None:
-        self.stops, self.slow, self.number = set(faults.stops), faults.slow, 0
+        self.faults, self.number = faults, 0
         self.handle = os.open(faults.draws, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.names: dict[bytes, str] = {}
 
@@ -179,7 +179,7 @@ class Notes:
         def noted_write(artifact: Any, path: Any) -> None:
             if type(artifact).__name__ in ("QueryResult", "EpochChoice"):
                 body = json.dumps([vars(artifact)[name] for name in ("histogram", "epochs") if name in vars(artifact)])
-                self.note(value=hashlib.sha256(body.encode()).hexdigest(), key="", what=type(artifact).__name__)
+                self.note(value=hashlib.sha256(body.encode()).hexdigest(), key=Path(path).parent.name, what="all")
             write(artifact, path)
 
         SecretKey._stream, private_training.noisy_mean = noted_stream, noted_mean
@@ -196,10 +196,12 @@ class Notes:
         return self.names[key.secret]
 
     def note(self, **facts: Any) -> None:
-        """It is written down, whole, whatever happens next; at some notes the stage is told to stop."""
+        """It is written down, whole, whatever happens next; at some notes the stage is told to stop, or dies."""
         os.write(self.handle, f"{json.dumps(facts)}\n".encode())
         self.number += 1
-        if self.number in self.stops:
+        if self.number == self.faults.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.number in self.faults.stops:
             os.kill(os.getpid(), signal.SIGTERM)
-        if self.slow and ("step" in facts or facts.get("draw") == "query"):
-            time.sleep(self.slow)
+        if self.faults.slow and ("step" in facts or facts.get("draw") == "query"):
+            time.sleep(self.faults.slow)

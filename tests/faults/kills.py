@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from server import NOTHING, Faults, Server, Start
-from stages import DECLARED, PRIVATE, STEPS, Stage, tuples
+from stages import PRIVATE, QUERY, STEPS, Stage, tuples
 
 from privimage.artifacts import ArtifactError
 from privimage.privacy.ledger import Ledger
@@ -38,6 +38,9 @@ class Trial:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         self.place = self.place or self.folder
+        if self.stage.name == "finetune":  # which asks whether the query that it reads was paid for
+            with self._ledger().open("query", "0" * 32, "the query") as release:
+                release.reserve([QUERY])
 
     def start(self, faults: Faults = NOTHING, **changes: Any) -> int:
         """How one start ended; whatever happened in it, what must be true is."""
@@ -80,11 +83,10 @@ class Trial:
         return self.folder / "told"
 
     def odometer(self) -> list[dict[str, Any]]:
-        """The charges."""
+        """The charges of the stage."""
         if not (self.place / "state").exists():  # asking would make it
             return []
-        declared = Declared(**tuples({**DECLARED, **self.stage.flags.get("declared", {})}))
-        return Ledger(self.place / "state", "set", declared).odometer()
+        return [charge for charge in self._ledger().odometer() if charge["stage"] == self.stage.name]
 
     def notes(self) -> list[dict[str, Any]]:
         """What was drawn, stepped and published, as it was noted outside the ledger."""
@@ -137,17 +139,19 @@ class Trial:
             if "value" in note:
                 known = values.setdefault((note["key"], note["what"]), note["value"])
                 assert known == note["value"], f"{note['what']} came out twice, differently; {self.context}"
-        if self.stage.name == "finetune" and drawn:
-            self._check_reserved(max(n["indices"][0] for n in notes if n.get("draw") in TAKES_STEP))
+        for charge in charges if self.stage.name == "finetune" else ():
+            steps = [n["indices"][0] for n in notes if n.get("draw") in TAKES_STEP and n["key"] == charge["key"]]
+            self._check_reserved(charge, max(steps, default=-1))
 
-    def _check_reserved(self, step: int) -> None:
-        assert step < STEPS["finetune"], f"step {step} of {STEPS['finetune']}; {self.context}"
-        assert sum(e["num_steps"] for charge in self.odometer()[-1:] for e in charge["events"]) == STEPS["finetune"]
-        for path in (self.place / "state/set/finetune").iterdir():
-            fingerprint = path.name.removesuffix("-not-private")
-            declared = Declared(**tuples(self.stage.flags["declared"]))
-            release = Ledger(self.place / "state", "set", declared).open("finetune", fingerprint, "x")
-            assert release.finished or release.reserved_steps > step, f"step {step} was not reserved; {self.context}"
+    def _check_reserved(self, charge: Mapping[str, Any], step: int) -> None:
+        """The last step that was taken was reserved, and is one of those that were charged."""
+        due = sum(event["num_steps"] for event in charge["events"])
+        assert step < due, f"step {step} of {due}; {self.context}"
+        release = self._ledger().open("finetune", charge["fingerprint"], "x")
+        assert release.finished or release.reserved_steps > step, f"step {step} was not reserved; {self.context}"
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self.place / "state", "set", Declared(**tuples(self.stage.flags["declared"])))
 
     def check_steps(self) -> None:
         """No more work was lost than lies between two checkpoints, at each kill; a step under way was not noted."""

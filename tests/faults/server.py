@@ -39,6 +39,7 @@ class Faults:
     file_bytes: int = 0  # dies inside the write that makes a file larger than this
     count: str = ""  # file that says which calls touched the disk, when it ended by itself
     draws: str = ""  # file that gets a line for each secret draw, each step and each noisy value, as they happen
+    dies: int = 0  # dies at this of those lines, counted from 1
     stops: Sequence[int] = ()  # SIGTERM arrives at these of those lines, counted from 1
     every: int = 1  # steps or epochs between checkpoints
     slow: float = 0.0  # seconds that a step, and the query's draw, take besides

@@ -106,7 +106,7 @@ def write_inputs(folder: Path) -> None:
 def write_lineage(folder: Path, seed: int = 0) -> None:
     """The query, the subset it chose and the model pretrained on that are in the folder; ``seed`` is of them all."""
     query = QueryResult(
-        [[1.0 + seed, 2.0, 3.0]] * 2, list(NAMES), list(PUBLIC), 1, 1.0, QUERY, False, Provenance("query", 1)
+        [[1.0 + seed, 2.0, 3.0]] * 2, list(NAMES), list(PUBLIC), 1, 1.0, QUERY, True, Provenance("query", 1)
     )
     query.write(folder / "query.json")
     made_from = Provenance("select", 1, parents={"query": sha256(folder / "query.json")})
