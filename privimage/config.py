@@ -253,6 +253,12 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     if len(set(row.class_names)) != len(row.class_names):
         raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
     _check_words(where, row)
+    if label in config.run.datasets and row.source in s.OWN and row.budget is None:
+        raise ConfigError(
+            f"`{where}.budget` is missing; expected the largest epsilon that everything ever drawn from these images "
+            f"may cost together, such as `budget: {max(config.run.epsilons):g}` for one release: what would exceed it "
+            "is refused."
+        )
     if row.delta * row.num_images >= 1:
         raise ConfigError(
             f"`{where}.delta` is {row.delta:g}; expected less than 1/num_images = {1 / row.num_images:.3g}, "

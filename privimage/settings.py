@@ -22,6 +22,7 @@ SourceName = Literal[
     "cifar10", "cifar100", "imagenet", "imagenet-downsampled", "celeba", "camelyon17", "eurosat",
 ]  # fmt: skip
 DRAWN = ("digits", "glyphs")  # sources that an installed package holds: they have no path
+OWN = ("auto", "folder", "npz", "hdf5", "parquet")  # sources that are nobody's published set
 SOURCE = "Reader of the images; `auto` looks at what lies under `path`."
 PATH = "Folder or file of the images; without one, a published set that may be fetched lies in `data/<source>`."
 VARIANT = (
@@ -385,7 +386,11 @@ class Dataset(Place):
     )
     delta: float = setting(REQUIRED, "Delta of the guarantee; well below 1 / num_images.", above=0, below=1)
     images_per_unit: int = setting(1, "Images that one person may have in the set, for a second epsilon.", minimum=1)
-    budget: float | None = setting(None, "Epsilon that everything drawn from this set may cost together.", above=0)
+    budget: float | None = setting(
+        None,
+        "Epsilon that everything drawn from this set may cost together; required for images of one's own.",
+        above=0,
+    )
     reproducible_noise: bool = setting(False, "For tests only: noise from the seed. Voids the guarantee, and says so.")
     preprocess: PreprocessSettings = setting(PreprocessSettings(), "Overrides of `preprocess`.")
     select: SelectSettings = setting(SelectSettings(), "Overrides of `select`.")

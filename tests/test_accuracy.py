@@ -315,9 +315,9 @@ def test_it_is_reserved_before_the_images_are_looked_at_and_a_crash_is_replayed(
         with pytest.raises(KeyboardInterrupt):
             noisy(validation_epsilon=0.01)
     release = next((noisy.folder / "state/set/accuracy").iterdir())
-    key = (release / "key").read_bytes()
+    key = SecretKey.load(release / "key")
     result = noisy(validation_epsilon=0.01)
-    noise = -np.log(SecretKey(key).uniform("epoch", 0, shape=5)) * 100 * 2
+    noise = -np.log(key.uniform("epoch", 0, shape=5)) * 100 * 2
     expected = int(np.argmax(np.array([36, 42, 48, 42, 36]) * 2 + noise))
     assert result.classifiers["cnn"]["epochs"] == [expected + 1] * 2
     assert len(noisy.odometer()) == 1 and not (release / "key").exists()

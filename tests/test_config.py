@@ -204,7 +204,7 @@ def test_a_dataset_that_is_not_run_causes_no_warning_about_its_size():
 def sharing(first, second, run=("digits", "more")):
     """The warnings where two rows have the given sources and paths."""
     raw = changed("run.datasets", list(run))
-    row = raw["datasets"]["digits"]
+    row = {**raw["datasets"]["digits"], "budget": 10}
     raw["datasets"] = {
         "digits": {**row, "source": first[0], "path": first[1]},
         "more": {**row, "source": second[0], "path": second[1]},
@@ -302,7 +302,14 @@ def test_the_workflow_can_read_the_configuration_without_torch():
 def with_folder(path, **row):
     """The default configuration with one row more, of the user's own images, which is run."""
     raw = copy.deepcopy(DEFAULT)
-    raw["datasets"]["mine"] = {"path": str(path), "public": "glyphs8", "num_images": 100, "delta": 1e-4, **row}
+    raw["datasets"]["mine"] = {
+        "path": str(path),
+        "public": "glyphs8",
+        "num_images": 100,
+        "delta": 1e-4,
+        "budget": 10,
+        **row,
+    }
     raw["datasets"]["mine"]["select"] = {"classes_per_label": 1}
     raw["datasets"]["mine"]["pretrain"] = {"network": {"channel_multipliers": [1, 1], "attention_resolutions": [4]}}
     raw["run"]["datasets"] = ["mine"]
@@ -380,3 +387,13 @@ def test_a_path_may_begin_with_the_home_folder_and_one_folder_is_one_however_it_
     config = c.load(raw)
     assert config.source(dataset="mine")["path"] == str(tmp_path / "scans")
     assert [w for w in config.warnings if "draw from the same images" in w]
+
+
+def test_images_of_one_s_own_need_a_budget_and_a_published_set_none(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+    raw = with_folder(tmp_path / "scans", budget=None, class_names=["cat", "dog"])
+    with pytest.raises(ConfigError, match="`datasets.mine.budget` is missing; expected the largest epsilon"):
+        c.load(raw)
+    raw["run"]["datasets"] = ["digits"]
+    assert c.load(raw).datasets["mine"].budget is None  # a row that is not run

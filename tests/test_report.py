@@ -376,7 +376,7 @@ def test_the_odometer_is_told_or_missed(quick, monkeypatch, folder):
     given = unmeasured(folder)
     call(monkeypatch, [*given, "--odometer", str(folder / "state" / "digits" / "odometer.jsonl")])
     html = (folder / "internal.html").read_text(encoding="utf-8")
-    assert "everything ever drawn from this set" in html and "<strong>ε = 0.100</strong>" in html
+    assert "Everything ever drawn from the set" in html and "<strong>ε = 0.100</strong>" in html
     call(monkeypatch, [*given, "--odometer", str(folder / "absent" / "odometer.jsonl")])
     assert "The odometer is gone" in (folder / "internal.html").read_text(encoding="utf-8")
 

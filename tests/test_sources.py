@@ -21,6 +21,7 @@ datasets:
     public: glyphs8
     num_images: 20
     delta: 1.0e-3
+    budget: 10
     select: {{classes_per_label: 1}}
     preprocess: {{num_shards: {num_shards}}}
     pretrain: {{network: {{channel_multipliers: [1, 1], attention_resolutions: [4]}}}}

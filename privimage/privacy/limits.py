@@ -19,7 +19,8 @@ ALWAYS = (
     "low-order bits are not excluded.",
     "Running times, memory use, crashes and error messages can depend on the sensitive images; whoever watches the "
     "computation is outside the guarantee.",
-    "The state folder (keys, checkpoints, odometer) must stay secret while a stage runs.",
+    "The state folder (keys, checkpoints, odometer) must stay secret while a stage runs. Where it was deleted, or two "
+    "checkouts use one each, no odometer knows everything that was drawn.",
 )
 
 
