@@ -89,11 +89,11 @@ class Points:
             setattr(os, name, self.counted(getattr(os, name), name))
         opened, os_open = io.open, os.open
         io.open = builtins.open = lambda file, mode="r", *args, **kwargs: (
-            self.passed("open") if WRITING & set(mode) else None,
+            self.passed("open", file) if WRITING & set(mode) else None,
             opened(file, mode, *args, **kwargs),
         )[1]
         os.open = lambda path, flags, *args, **kwargs: (
-            self.passed("open") if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else None,
+            self.passed("open", path) if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else None,
             os_open(path, flags, *args, **kwargs),
         )[1]
         for owner, name in ((h5py.File, "__init__"), (h5py.File, "close"), (h5py.Group, "create_dataset"),
@@ -115,7 +115,9 @@ class Points:
         """One more point; returns if it is not the last."""
         self.calls += 1
         last = self.calls == self.faults.at
-        if name == "fsync":
+        if name == "open":
+            self._found(what)
+        elif name == "fsync":
             self._flush(what, last and self.faults.torn)
         elif name == "replace":
             self._tear(what, last and self.faults.torn)
@@ -127,6 +129,12 @@ class Points:
         if self.faults.count:
             told = json.dumps({"points": self.calls, "tearing": self.tearing})  # writing it down makes more
             Path(self.faults.count).write_text(told, encoding="utf-8")
+
+    def _found(self, file: Any) -> None:
+        """What was there before this process opened it counts as flushed."""
+        if not isinstance(file, int) and os.path.exists(file):
+            facts = os.stat(file)
+            self.flushed.setdefault((facts.st_dev, facts.st_ino), facts.st_size)
 
     def _flush(self, handle: int, torn: bool) -> None:
         """What is about to be flushed may be cut where a power cut might cut it; else it counts as flushed."""
@@ -156,7 +164,7 @@ class Notes:
     """A line for each secret draw, each step of an optimiser and each value that leaves a mechanism."""
 
     def __init__(self, faults: Faults) -> None:
-        self.faults, self.number = faults, 0
+        self.faults, self.number, self.steps = faults, 0, 0
         self.handle = os.open(faults.draws, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.names: dict[bytes, str] = {}
 
@@ -199,9 +207,11 @@ class Notes:
         """It is written down, whole, whatever happens next; at some notes the stage is told to stop, or dies."""
         os.write(self.handle, f"{json.dumps(facts)}\n".encode())
         self.number += 1
-        if self.number == self.faults.dies:
+        is_step = "step" in facts or facts.get("draw") == "query"
+        self.steps += is_step
+        if is_step and self.steps == self.faults.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.number in self.faults.stops:
             os.kill(os.getpid(), signal.SIGTERM)
-        if self.faults.slow and ("step" in facts or facts.get("draw") == "query"):
+        if is_step:
             time.sleep(self.faults.slow)

@@ -84,7 +84,8 @@ class Trial:
 
     def odometer(self) -> list[dict[str, Any]]:
         """The charges of the stage."""
-        if not (self.place / "state").exists():  # asking would make it
+        state = self.place / "state"
+        if not (state / "set").exists() or os.statvfs(state).f_flag & os.ST_RDONLY:  # asking makes the folder
             return []
         return [charge for charge in self._ledger().odometer() if charge["stage"] == self.stage.name]
 

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Faults:
     file_bytes: int = 0  # dies inside the write that makes a file larger than this
     count: str = ""  # file that says which calls touched the disk, when it ended by itself
     draws: str = ""  # file that gets a line for each secret draw, each step and each noisy value, as they happen
-    dies: int = 0  # dies at this of those lines, counted from 1
+    dies: int = 0  # dies at this step, or draw of a query, counted from 1
     stops: Sequence[int] = ()  # SIGTERM arrives at these of those lines, counted from 1
     every: int = 1  # steps or epochs between checkpoints
     slow: float = 0.0  # seconds that a step, and the query's draw, take besides
@@ -68,12 +69,16 @@ class Start:
 class Server:
     """The server, from the side of a test."""
 
-    def __init__(self, own_mounts: bool = False) -> None:
+    def __init__(self) -> None:
+        tried = shutil.which(APART[0]) and subprocess.run(
+            [*APART, "mount", "-t", "tmpfs", "none", "/tmp"], stderr=subprocess.DEVNULL
+        )
+        self.can_mount = bool(tried) and tried.returncode == 0
         paths = [str(Path(privimage.__file__).parents[1]), str(Path(__file__).parent)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         for name in ("PRIVIMAGE_STATUS", "PRIVIMAGE_DRIVER"):
             environment.pop(name, None)
-        command = [*(APART if own_mounts else ()), sys.executable, __file__]
+        command = [*(APART if self.can_mount else ()), sys.executable, __file__]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -81,7 +86,7 @@ class Server:
     def mount(self, folder: Path, options: str) -> Path:
         """The folder is a file system in memory, or one with other options if it was; returned is the way to it.
 
-        Only a server with mounts of its own can do that, and only its stages see it under the folder's own name.
+        Only its stages see it under the folder's own name. Where the system lets nobody mount, ``can_mount`` is false.
         """
         self._ask({"mount": str(folder), "options": options})
         return Path(f"/proc/{self._process.pid}/root{folder}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from privimage.artifacts import (
@@ -198,3 +199,8 @@ def _picture(path: Path) -> Any:
     with Image.open(path) as picture:
         picture.load()
         return picture
+
+
+def quick(names: Iterable[str], *few: str) -> list[Any]:
+    """All names, for tests; those that are not among the few are slow."""
+    return [name if name in few else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -10,7 +10,7 @@ from kills import DIED, SEED, Trial
 from server import Faults
 from stages import LONG, PRIVATE, secret
 
-KILLS, POWER_CUTS = 2, 1  # of each stage in the quick run
+KILLS, POWER_CUTS = 1, 1  # of each stage in the quick run
 RESUMING = ("classifier", "pretrain", "finetune", "sample")  # stages with checkpoints
 print(f"FAULTS_SEED={SEED}")
 

@@ -13,8 +13,8 @@ from itertools import count
 
 import pytest
 from kills import SEED, Trial
-from server import Faults, Start
-from stages import LONG, PRIVATE
+from server import Faults
+from stages import LONG, quick
 
 STOPPED = 75
 SENTENCE = re.compile(r"error: stopped [^\n]+ goes on from what was saved\.\n\Z")
@@ -28,10 +28,10 @@ def stopped(trial, *notes):
     return code
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", quick(LONG, "pretrain", "finetune", "sample"))
 def test_a_stop_at_some_moment_is_gone_on_from(server, calm, row, tmp_path, name):
     trial, left, _ = calm(name)
-    moments = random.Random(f"{SEED} stops {name}").sample(range(1, len(trial.notes()) + 1), 2)
+    moments = random.Random(f"{SEED} stops {name}").sample(range(1, len(trial.notes()) + 1), 1)
     for number in moments:
         again = Trial(server, trial.stage, tmp_path / str(number))
         stopped(again, number)
@@ -72,17 +72,16 @@ def test_a_second_signal_at_any_moment_ends_it_at_once_and_breaks_nothing(server
 
 def test_a_stop_is_obeyed_where_nobody_reads_what_is_printed_any_more(server, all_stages, row, tmp_path):
     """`tee` gets the signal too, and is gone first."""
-    stage, folder = all_stages["finetune"], tmp_path
-    os.mkfifo(folder / "pipe")
-    reader = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    faults = Faults(slow=0.5, draws=str(folder / "notes"))
-    pid = server.start(Start(stage.name, stage.words(folder), str(folder), str(folder / "pipe"), faults))
-    wait_for(lambda: '"step"' in (folder / "notes").read_text(), folder / "notes")
+    trial = Trial(server, all_stages["finetune"], tmp_path / "trial")
+    os.mkfifo(trial.told)
+    reader = os.open(trial.told, os.O_RDONLY | os.O_NONBLOCK)
+    pid = trial.begin(Faults(slow=0.5))
+    wait_for(lambda: '"step"' in (trial.folder / "notes").read_text(), trial.folder / "notes")
     os.close(reader)
     began = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     assert server.wait(pid, 30) == STOPPED
-    assert time.monotonic() - began < 30 and list(folder.rglob("checkpoint*.safetensors"))
+    assert time.monotonic() - began < 30 and list(trial.folder.rglob("checkpoint*.safetensors"))
     row("SIGTERM with `tee` gone", 1, 1)
 
 
@@ -118,6 +117,3 @@ def wait_for(happened, path, seconds=60.0):
             return
         assert time.monotonic() < until, f"{path} does not say so"
         time.sleep(0.02)
-
-
-assert set(PRIVATE) < set(LONG)
