@@ -121,10 +121,12 @@ class ImageSet:
         """
         import h5py
 
+        from privimage.hdf5_arrays import array
+
         check_sha256(path)
         with reading(path), h5py.File(path, "r") as file:
             meta = json.loads(file.attrs["metadata"])
-            images, labels = file["images"], file["labels"][:]
+            images, labels = array(file, "images"), array(file, "labels")[:]
             shape, offset, empty = images.shape, images.id.get_offset(), images.size == 0
         if empty:
             pixels = np.zeros(shape, np.uint8)

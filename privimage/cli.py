@@ -18,11 +18,12 @@ from typing import Any, NoReturn, TextIO
 
 from privimage import __version__, stopping
 from privimage.errors import UserError
+from privimage.process import confine
 from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
-          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "release",
-          "report")  # fmt: skip
+          "features", "quality", "accuracy", "semantics", "memorisation", "membership", "audit",
+          "release", "report")  # fmt: skip
 
 BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -50,7 +51,7 @@ def settings_from(cls: type, text: str, flag: str = "--settings") -> Any:
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and depths that Python refuses
         raise UserError(f"{flag} is not JSON ({error}); expected an object such as {{}}.") from error
     return build(cls, value, flag)
 
@@ -91,6 +92,7 @@ def run(main: Callable[[], Any]) -> Any:
     (``| head``), it ends without a word. Told to stop, it ends with ``stopping.EXIT_CODE``.
     """
     stopping.listen()
+    confine()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -36,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "semantics": s.SemanticsSettings,
     "memorisation": s.MemorisationSettings,
     "membership": s.MembershipSettings,
+    "audit": s.AuditSettings,
     "release": s.ReleaseSettings,
     "compute": s.ComputeSettings,
 }
@@ -150,7 +151,7 @@ def load(raw: Mapping[str, Any]) -> Config:
         queries=rows["queries"],
         methods={**METHODS, **rows["methods"]},
         networks={**rows["networks"], **NETWORKS},
-        state_dir=raw.get("state_dir", "state"),
+        state_dir=_folder("state_dir", raw.get("state_dir", "state")),
     )
     return Config(**{**config.__dict__, "warnings": tuple(_check(config))})
 
@@ -200,6 +201,15 @@ def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
         out[key] = _overlay(out[key], value) if both else value
     return out
+
+
+def _folder(key: str, path: str) -> str:
+    """The folder, as commands and Snakemake's own patterns take it."""
+    if not path.strip() or not path.isprintable() or path[0] == "-" or set(path) & set("{}<"):
+        raise ConfigError(
+            f"`{key}` is {path!r}; expected a path of printable characters without '{{', '}}', '<' or a leading '-'."
+        )
+    return path
 
 
 def _name(table: str, label: str) -> str:
@@ -296,6 +306,7 @@ def _check_dataset(config: Config, label: str, row: s.Dataset) -> Iterable[str]:
     if row.sample.sigma_min >= row.sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {row.sample.sigma_min:g}; expected less than sigma_max.")
     _check_quality(config, label, row)
+    _check_audit(where, row.audit)
     vectors = row.semantics.word_vectors
     if label in config.run.datasets and vectors and not Path(vectors).is_file():
         raise ConfigError(
@@ -309,6 +320,8 @@ def _check_words(where: str, row: s.Dataset) -> None:
     words = [("class_names", name) for name in row.class_names]
     words += [(f"release.{key}", getattr(row.release, key)) for key in ("pretty_name", "license")]
     for key, text in words:
+        if text and not text.isprintable():
+            raise ConfigError(f"`{where}.{key}` has {text!r}; expected printable characters on one line.")
         if text and (place := place_in(text)):
             raise ConfigError(
                 f"`{where}.{key}` has {text!r}, of which {place!r} reads as a path, and releases hold none; "
@@ -328,6 +341,14 @@ def _check_quality(config: Config, label: str, row: s.Dataset) -> None:
             raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
     if wanted and wanted > drawn:
         raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
+
+
+def _check_audit(where: str, audit: s.AuditSettings) -> None:
+    if audit.num_guesses > audit.num_canaries > 0:
+        raise ConfigError(
+            f"`{where}.audit.num_guesses` is {audit.num_guesses}; expected at most the {audit.num_canaries} of "
+            "`audit.num_canaries`."
+        )
 
 
 def _check_network(label: str, row: Network) -> None:

@@ -100,10 +100,12 @@ class FeatureSet:
         """
         import h5py
 
+        from privimage.hdf5_arrays import array
+
         check_sha256(path)
         with reading(path), h5py.File(path, "r") as file:
             meta = json.loads(file.attrs["metadata"])
-            arrays = {name: file[name][:] for name in file}
+            arrays = {name: array(file, name)[:] for name in file}
             del meta["counts"]
             made_by = Provenance(**meta["provenance"]) if meta["provenance"] else None
             return cls(**{**meta, **arrays, "class_names": tuple(meta["class_names"]), "provenance": made_by})

@@ -15,18 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from privimage import cli, heartbeat
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import fingerprint, flatten
 from privimage.compute import Compute
-from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
+from privimage.diffusion.denoiser import Denoiser
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger
-from privimage.private_training import Mechanism, run
+from privimage.private_training import Mechanism, run, starting_model
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
@@ -76,23 +74,6 @@ def check_charged(before: Sequence[Event], ledger: Ledger) -> None:
         )
 
 
-def _starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -> Denoiser:
-    model = denoiser_from(pretrained, "ema")
-    if (model.resolution, model.channels) != images.images.shape[2:]:
-        raise UserError(
-            f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive "
-            f"images have {images.images.shape[2]} and {images.images.shape[3]}; use one public row for both."
-        )
-    if images.class_names != declared.class_names:
-        raise UserError("the sensitive images have other classes than declared; rerun preprocess.")
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise UserError(
-            "the pretrained model has weights that are not finite; rerun pretrain with a lower learning rate."
-        )
-    names = tuple(pretrained.facts["class_names"])
-    return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))
-
-
 def main() -> None:
     """Run the stage from the command line."""
     args = _arguments()
@@ -106,7 +87,7 @@ def main() -> None:
     parents |= {"query": sha256(args.query)} if args.query else {}
     pretrained, images = Weights.read(args.pretrained, "diffusion"), ImageSet.read(args.images)
     check_lineage(pretrained, Subset.read(args.subset), parents)
-    model = _starting_model(pretrained, declared, images)
+    model = starting_model(pretrained, declared, images)
     noise_multiplier = accounting.calibrate(
         [*before, *after],
         sampling_probability=settings.sampling_probability,

@@ -112,6 +112,28 @@ class Membership(JsonArtifact):
 
 
 @dataclass(frozen=True)
+class Audit(JsonArtifact):
+    """What a training with canaries, of which nothing is kept, says about a claimed epsilon. Not private.
+
+    ``claimed_epsilon`` is what ``event``, the release's DP-SGD alone, costs at ``delta``. Of ``num_canaries`` canaries
+    half were in, by coins; ``num_guesses`` were guessed about and ``num_correct`` of those rightly. With
+    ``confidence``, the mechanism's epsilon at ``delta`` is at least ``lower_bound``.
+    """
+
+    claimed_epsilon: float
+    delta: float
+    lower_bound: float
+    confidence: float
+    num_canaries: int
+    num_guesses: int
+    num_correct: int
+    event: dict[str, Any]
+    provenance: Provenance
+    private: bool = False
+    note: str = "of a training that is not released, of which nothing is kept and nothing is charged; internal"
+
+
+@dataclass(frozen=True)
 class Semantics(JsonArtifact):
     """Do the selected public classes mean what the sensitive classes mean? Not private.
 

@@ -120,7 +120,7 @@ def refuse(problems: Sequence[Problem], *, skip: bool) -> None:
         lines = [f"  {problem}" for problem in fatal[:TOLD]]
         lines += [f"  and {len(fatal) - TOLD} more."] if len(fatal) > TOLD else []
         leave = "" if skip else " (`on_bad_image: skip` leaves out single images)"
-        raise UserError("\n".join([f"{len(fatal)} problems with the images; mend them{leave}:", *lines]))
+        raise UserError(f"{len(fatal)} problems with the images; mend them{leave}:", *lines)
 
 
 def doubts(train: ImageSet, num_images: int | None) -> Iterator[str]:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from privimage import stopping
-from privimage.artifacts import ImageSet
+from privimage.artifacts import ImageSet, Weights
 from privimage.checkpoints import Checkpoint, Every
 from privimage.compute import DEFAULT, Compute
-from privimage.diffusion.denoiser import Denoiser
+from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
 from privimage.diffusion.ema import averaged
 from privimage.diffusion.images import Images
 from privimage.diffusion.keyed_noise import keyed_noise
@@ -29,11 +29,12 @@ from privimage.diffusion.training import restore_training, training_tensors
 from privimage.errors import UserError
 from privimage.measurements import Curve
 from privimage.memory import bytes_kept, images_that_fit, smaller
+from privimage.privacy.canaries import Canaries
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.ledger import Release
 from privimage.privacy.randomness import SecretKey
 from privimage.progress import progress
-from privimage.settings import FinetuneSettings
+from privimage.settings import Declared, FinetuneSettings
 
 SAVE_SECONDS = 60.0
 COLUMNS = ("step", "loss", "images")
@@ -49,6 +50,7 @@ class Mechanism:
     num_images: int  # declared, a public constant: the divisor is the expected batch size, never the drawn one
     key: SecretKey
     compute: Compute = DEFAULT
+    canaries: Canaries | None = None  # of an audit, whose model is never released
 
 
 def run(
@@ -203,6 +205,8 @@ def _step(
         engine=compute.settings.engine,
         workers=compute.workers,
     )
+    if mechanism.canaries:
+        mechanism.canaries.add(total, step)
     gradient = noisy_mean(
         total,
         noise_multiplier=mechanism.noise_multiplier,
@@ -214,6 +218,8 @@ def _step(
     for name, parameter in model.named_parameters():
         parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
     optimizer.step()
+    if mechanism.canaries:
+        mechanism.canaries.see(gradient, step)
     return step, values.mean().item() if len(values) else 0.0, len(values)
 
 
@@ -232,3 +238,25 @@ def draw_batch(
         no_label=no_label,
         key=key.seed("diffusion", step),
     )
+
+
+def starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -> Denoiser:
+    """The pretrained model with an embedding for each sensitive class: where private training starts.
+
+    Raises:
+        UserError: if model, images and declaration do not fit each other, or a weight is not finite.
+    """
+    model = denoiser_from(pretrained, "ema")
+    if (model.resolution, model.channels) != images.images.shape[2:]:
+        raise UserError(
+            f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive "
+            f"images have {images.images.shape[2]} and {images.images.shape[3]}; use one public row for both."
+        )
+    if images.class_names != declared.class_names:
+        raise UserError("the sensitive images have other classes than declared; rerun preprocess.")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise UserError(
+            "the pretrained model has weights that are not finite; rerun pretrain with a lower learning rate."
+        )
+    names = tuple(pretrained.facts["class_names"])
+    return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))

@@ -2,9 +2,11 @@
 
 Reads: the sensitive training images; the public classifier.
 Writes: a noisy histogram of votes, sensitive classes by public classes.
-Privacy: DP release. Each image adds 1 to exactly k cells, so adding or removing one image changes the histogram by
-root(k) in L2 norm (replacing one by at most root(2k)); Gaussian noise of noise_multiplier times root(k) on every cell.
-Source: Li et al. 2024 (PrivImage), the semantic distribution query; Dwork & Roth 2014 for the mechanism.
+Privacy: DP release. Each image adds 1 to exactly k cells of its class's row, whatever the classifier says of it, so
+adding or removing one image changes k cells by 1 (root(k) in L2 norm), and replacing one changes at most 2k cells by 1
+(root(2k)). Every cell, empty ones too, gets independent discrete Gaussian noise of parameter noise_multiplier times
+root(k): k compositions of that mechanism with sensitivity 1. Nothing is rounded; noisy counts are whole numbers.
+Source: Li et al. 2024 (PrivImage), the semantic distribution query; Canonne et al. 2020 for the mechanism.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from privimage.checkpoints import fingerprint
 from privimage.classifiers.load import load_classifier
 from privimage.classifiers.votes import histogram
 from privimage.errors import UserError
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.privacy.ledger import Ledger
-from privimage.privacy.mechanism import gaussian
+from privimage.privacy.mechanism import discrete_gaussian
 from privimage.privacy.randomness import SecretKey
 from privimage.schema import plain
 from privimage.settings import Declared, QuerySettings
 
-VERSION = 1
+VERSION = 2
 
 
 def run(
@@ -45,15 +47,15 @@ def run(
     """The noisy histogram; its noise comes from the key alone. What is handed over was checked (``check``)."""
     _warn_of_the_unwise(len(images.labels), settings, declared)
     counts = histogram(images, classifier, len(public_class_names), settings.top_k)
-    noisy = gaussian(counts, sqrt(settings.top_k), settings.noise_multiplier, key, "query")
+    event = event_of(settings)
+    noisy = discrete_gaussian(counts, event.noise_multiplier, key, "query")  # what is charged is what is drawn
     return QueryResult(
-        # Whole votes: the noise outweighs the rounding, and no low-order bit of a float tells the count under it.
-        histogram=(np.rint(noisy) + 0.0).tolist(),  # no -0.0
+        histogram=noisy.astype(np.float64).tolist(),
         class_names=list(declared.class_names),
         public_class_names=list(public_class_names),
         top_k=settings.top_k,
         sensitivity=sqrt(settings.top_k),
-        event=event_of(settings),
+        event=event,
         private=not declared.reproducible_noise,
         provenance=provenance,
     )
@@ -61,7 +63,7 @@ def run(
 
 def event_of(settings: QuerySettings) -> Event:
     """What the accountant needs to know of the query."""
-    return Event("gaussian", settings.noise_multiplier)
+    return noisy_votes(settings.top_k, settings.noise_multiplier)
 
 
 def check(images: ImageSet, public_class_names: Sequence[str], settings: QuerySettings, declared: Declared) -> None:

@@ -97,8 +97,8 @@ class QuerySettings:
     top_k: int = setting(5, "Public classes that each image votes for; L2 sensitivity is its root.", minimum=1)
     noise_multiplier: float = setting(
         20.0,
-        "Standard deviation of the noise over the sensitivity. Keep root(top_k) times it below an eighth of "
-        "the declared images per class.",
+        "Noise over the L2 sensitivity: each count gets discrete Gaussian noise of root(top_k) times it. Keep that "
+        "below an eighth of the declared images per class. (`privacy.json` states the noise on one count instead.)",
         above=0,
     )
 
@@ -326,6 +326,25 @@ class MembershipSettings:
 
 
 @dataclass(frozen=True)
+class AuditSettings:
+    """An audit of DP-SGD: a training with canaries, once a data set, never released. Evaluation, not private."""
+
+    num_canaries: int = setting(
+        1000,
+        "Canaries, each with a coordinate of the gradient for itself; half of them are in. 0: no audit.",
+        unit="canaries",
+        minimum=0,
+        source="Steinke et al. 2023",
+    )
+    num_guesses: int = setting(
+        200,
+        "Canaries that are guessed about, the surest: half of them called in, half out.",
+        unit="canaries",
+        minimum=2,
+    )
+
+
+@dataclass(frozen=True)
 class ReleaseSettings:
     """What the card of a release says besides the numbers."""
 
@@ -402,6 +421,7 @@ class Dataset(Place):
     semantics: SemanticsSettings = setting(SemanticsSettings(), "Overrides of `semantics`.")
     memorisation: MemorisationSettings = setting(MemorisationSettings(), "Overrides of `memorisation`.")
     membership: MembershipSettings = setting(MembershipSettings(), "Overrides of `membership`.")
+    audit: AuditSettings = setting(AuditSettings(), "Overrides of `audit`.")
     release: ReleaseSettings = setting(ReleaseSettings(), "Overrides of `release`.")
     compute: ComputeSettings = setting(ComputeSettings(), "Overrides of `compute`.")
 

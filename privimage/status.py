@@ -85,7 +85,7 @@ def run(results: Path, state_dir: Path, now: float | None = None) -> list[Line]:
 
 def table(lines: Sequence[Line]) -> str:
     """The lines as aligned text."""
-    rows = [COLUMNS, *(line.fields for line in lines)]
+    rows = [COLUMNS, *(tuple(map(printable, line.fields)) for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
@@ -135,7 +135,7 @@ def _running(folder: Path, now: float) -> Iterator[Line]:
             yield _line(beat, now)
         except FileNotFoundError:
             continue  # it has just ended
-        except (ValueError, KeyError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(f"{path} is no heartbeat ({type(error).__name__}: {error}); delete it.") from error
 
 

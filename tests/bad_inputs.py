@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import os
-import pickle
+import pickle  # noqa: TID251 - to write what must be refused
 import struct
 import tarfile
 import warnings

@@ -54,7 +54,8 @@ def layers(content: bytes) -> Iterator[bytes]:
     elif content[8:10] == b'{"' and int.from_bytes(content[:8], "little") < len(content):
         inner = _of_safetensors(content)
     elif content.lstrip()[:1] in (b"<", b"-", b"{", b"["):  # HTML, Markdown, JSON
-        inner = (base64.b64decode(text + b"==") for text in re.findall(rb"[A-Za-z0-9+/]{40,}", content))
+        texts = (text for text in re.findall(rb"[A-Za-z0-9+/]{40,}", content) if len(text) % 4 != 1)
+        inner = (base64.b64decode(text + b"==") for text in texts)
     for part in inner:
         yield from layers(part)
 

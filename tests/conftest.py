@@ -13,7 +13,9 @@ import torch
 from checkout import ROOT, TOY, copy_project, snakemake
 from xdist.scheduler import LoadScopeScheduling
 
-ON_CHAIN = {"tests/test_chain.py", "tests/test_status.py", "tests/test_workflow.py"}
+ON_CHAIN = {
+    "tests/test_chain.py", "tests/test_status.py", "tests/test_workflow.py", "tests/security/test_chain_at_rest.py",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ JSON = {
     "accuracy": m.Accuracy({"cnn": {"values": [0.5], "mean": 0.5, "std": 0.0}}, 0.5, "last-epoch", 30, 36, MADE_BY),
     "memorisation": m.Memorisation("classifier", 0.5, [0.4, 0.6], {"synthetic_to_train": [1.0]}, [], 9, 9, MADE_BY),
     "membership": m.Membership(0.5, [0.4, 0.6], {"0.05": {"rate": 0.1}}, [[0.0, 0.0]], {"0.1": 0.5}, 9, 9, MADE_BY),
+    "audit": m.Audit(9.9, 1e-5, 2.5, 0.95, 1000, 200, 190, EVENT.as_json(), MADE_BY),
     "semantics": m.Semantics([[1.0, 2.0]], {"0": 0.5}, 0.1, {}, "no vectors", MADE_BY),
 }  # fmt: skip
 FEATURES = FeatureSet(

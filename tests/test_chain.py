@@ -26,7 +26,7 @@ from privimage.artifacts import (
     sha256,
 )
 from privimage.feature_sets import FeatureSet
-from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.measurements import Accuracy, Audit, Curve, Membership, Memorisation, Quality, Semantics
 
 METHODS = ("privimage", "pdp")
 NUM_CLASSES, NUM_PUBLIC_CLASSES, NUM_SAMPLES = 10, 20, 60
@@ -51,6 +51,7 @@ INTERNAL = {
     *(f"digits/internal/features/classifier/{name}" for name in ("train.h5", "test.h5")),
     *(f"digits/internal/features/classifier/{name}" for name in ("train.h5.sha256", "test.h5.sha256")),
     "digits/internal/privimage/seed0/semantics.json",
+    "digits/internal/privimage/seed0/eps1/audit.json",
     "digits/internal/real/seed0/accuracy.json",
     "digits/internal/report.html",
     "digits/internal/summary.csv",
@@ -70,6 +71,10 @@ KEYS = {  # docs: the table of artifacts
         "feature_network", "closer_to_train", "interval", "closest", "control", "nearest", "num_duplicates", "private",
     },
     "internal/pdp/seed0/eps1/membership.json": {"auc", "auc_interval", "tpr", "roc", "auc_by_sigma", "private"},
+    "internal/privimage/seed0/eps1/audit.json": {
+        "claimed_epsilon", "delta", "lower_bound", "confidence", "num_canaries", "num_guesses", "num_correct", "event",
+        "private", "note",
+    },
     "internal/privimage/seed0/semantics.json": {"histogram", "agreement", "chance", "cosine", "note", "private"},
 }  # fmt: skip
 
@@ -169,6 +174,16 @@ def test_attacks_read_and_are_stamped_not_private(digits, method):
     assert (attack.num_members, attack.num_non_members) == (40, 40)
     statement = PrivacyStatement.read(digits / method / "seed0/eps1/privacy.json")
     assert attack.tpr["0.05"]["permitted"] == pytest.approx(0.05 * np.e**statement.epsilon + statement.delta)
+
+
+def test_the_audit_is_of_the_released_training_alone_and_is_charged_to_nobody(chain, digits):
+    audit = Audit.read(digits / "internal/privimage/seed0/eps1/audit.json")
+    statement = PrivacyStatement.read(digits / "privimage/seed0/eps1/privacy.json")
+    assert audit.event in [event.as_json() for event in statement.events] and not audit.private
+    assert audit.lower_bound <= audit.claimed_epsilon < statement.epsilon  # the query costs something too
+    assert (audit.num_canaries, audit.num_guesses) == (60, 20) and audit.num_correct <= 20
+    odometer = (chain / "state/digits/odometer.jsonl").read_text()
+    assert len(odometer.splitlines()) == 3 and "audit" not in odometer
 
 
 def test_the_true_histogram_lies_under_the_noisy_one(digits):

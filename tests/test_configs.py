@@ -20,7 +20,7 @@ from privimage import config as c
 from privimage.data import camelyon, cifar, eurosat, mnist
 from privimage.diffusion.network import UNet
 from privimage.privacy.accounting import calibrate
-from privimage.privacy.event import Event
+from privimage.query import event_of
 from privimage.schema import ConfigError
 from privimage.settings import DRAWN, ClassifierSettings
 
@@ -200,7 +200,7 @@ def test_the_noise_is_a_little_less_than_the_published_at_each_epsilon(name):
     """By privacy-loss distributions, where the paper's is by RDP (up to 8 % more) and searched to a percent."""
     config = CONFIGS[name]
     row = config.datasets[name]
-    query = Event("gaussian", config.queries["default"].noise_multiplier)
+    query = event_of(config.queries["default"])
     for epsilon, published in zip((10, 5, 1), NOISE[name]):
         ours = calibrate(
             [query],

@@ -18,11 +18,12 @@ ROOT = Path(privimage.__file__).parent
 
 # The sentences, as data.
 NEVER_IMPORTED = ("snakemake", "pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
-NEVER_CALLED = ("eval", "exec", "torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
+NEVER_CALLED = ("eval", "exec", "torch.load", "torch.jit.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
+MAY_CALL = {("metrics.torchscript", "torch.jit.load")}  # which looks through the program first
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
-WHERE_DIFFUSION_MEETS_PRIVACY = {"finetune", "private_training"}
+WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "finetune", "private_training"}
 WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
-           "releasing.image_folder", "releasing.parquet"}  # fmt: skip
+           "releasing.image_folder", "releasing.parquet", "process", "metrics.torchscript"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
 DATASET_NAMES = ("digits", "glyphs", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "camelyon", "imagenet")
 MAY_NAME_DATASETS = ("data.", "settings", "config")
@@ -87,7 +88,7 @@ def opens_for_writing(call: ast.Call, called: str) -> bool:
 
 def test_the_tree_was_found() -> None:
     assert {"artifacts", "privacy.accounting", "query", "config"} <= set(TREES)
-    assert own_imports("query") >= {"privacy.mechanism", "privacy.mechanism.gaussian"}
+    assert own_imports("query") >= {"privacy.mechanism", "privacy.mechanism.discrete_gaussian"}
 
 
 def test_parts_never_import_stages() -> None:
@@ -114,7 +115,7 @@ def test_what_is_never_imported() -> None:
 
 
 def test_what_is_never_called() -> None:
-    assert [(m, called) for m, tree in TREES.items() for _, called in calls(tree) if called in NEVER_CALLED] == []
+    assert {(m, called) for m, tree in TREES.items() for _, called in calls(tree) if called in NEVER_CALLED} == MAY_CALL
     keywords = [(m, ast.unparse(k)) for m, tree in TREES.items() for call, _ in calls(tree) for k in call.keywords]
     assert [(m, text) for m, text in keywords if text in ("allow_pickle=True", "weights_only=False")] == []
 

@@ -37,7 +37,7 @@ from privimage.errors import UserError
 from privimage.measurements import Accuracy, Curve
 from privimage.metrics.torchvision_cpu import prepare_torchvision
 from privimage.privacy import accounting
-from privimage.privacy.event import Event, noisy_choice
+from privimage.privacy.event import Event, noisy_choice, noisy_votes
 from privimage.privacy.randomness import SecretKey
 from privimage.releasing import whitelist
 from privimage.releasing.image_folder import folder_names
@@ -46,7 +46,7 @@ from privimage.schema import plain
 from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings, SampleSettings, SelectSettings
 
 NAMES = ("zebra", "<b>a|b</b>", "Ärzte")  # not in the order of the alphabet, and awkward in folders and Markdown
-QUERY, TRAINING = Event("gaussian", 10.0), Event("poisson_gaussian", 11.0, 0.28, 80)
+QUERY, TRAINING = noisy_votes(2, 10.0), Event("poisson_gaussian", 11.0, 0.28, 80)
 DECLARED = {"num_images": 1437, "class_names": NAMES, "delta": 5e-5}
 SENSITIVE = np.random.default_rng(99).integers(0, 256, (30, 8, 8, 1), np.uint8)
 CANARIES = {
@@ -236,6 +236,7 @@ def test_the_card_states_the_guarantee_in_words(monkeypatch, folder):
     person = accounting.epsilon([QUERY, TRAINING], 5e-5, images_per_unit=2)
     told = ("one image of the sensitive set", "add or remove one image", "ε = 1.000 at δ = 5e-05", "| 1.900 |",
             f"up to 2 images | {np.ceil(person * 1000) / 1000:.3f}, computed", "**A noisy query**",
+            "Discrete Gaussian noise with multiplier 10", "so 14.14 on every count", "2 compositions",
             "**DP-SGD**, 80 steps", "probability 0.28", "multiplier 11", "secret key of the operating system",
             "1,437 sensitive training", "`internal` &lt;b&gt;has no guarantee", "no other release",
             "The odometer", "PLD (dp-accounting)")  # fmt: skip

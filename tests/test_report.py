@@ -23,10 +23,10 @@ from privimage.artifacts import (
     sha256,
 )
 from privimage.errors import UserError
-from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.measurements import Accuracy, Audit, Curve, Membership, Memorisation, Quality, Semantics
 from privimage.metrics import roc
 from privimage.privacy import accounting, ledger
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.privacy.ledger import Ledger
 from privimage.reporting import page, summary
 from privimage.reporting.cells import MEASURED, Cell, Measured, Measurements
@@ -41,8 +41,9 @@ CONTEXT = {
 }
 HOSTILE = '<script>alert("0")</script>'
 NAMES = (HOSTILE, "b", "$c")
-QUERY = Event("gaussian", 10.0)
+QUERY = noisy_votes(2, 10.0)
 TRAINING = {1: Event("poisson_gaussian", 11.0, 0.28, 80), 10: Event("poisson_gaussian", 6.0, 0.28, 80)}
+OTHERS = ("memorisation", "membership", "audit", "semantics")
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 
 
@@ -144,7 +145,7 @@ def accuracy(value: float, protocol: str = "last-epoch") -> Accuracy:
     return Accuracy({"logistic": one, "cnn": one}, value, protocol, 30, 360, Provenance("accuracy", 1), confusion)
 
 
-def measurements() -> dict[str, Quality | Memorisation | Membership | Semantics]:
+def measurements() -> dict[str, Quality | Memorisation | Membership | Audit | Semantics]:
     """What else is measured on a release, with numbers that stand nowhere else."""
     made = Provenance("x", 1)
     metrics = {"fd_classifier": 17.77, "precision_classifier": 0.71, "recall_classifier": 0.62}
@@ -157,13 +158,15 @@ def measurements() -> dict[str, Quality | Memorisation | Membership | Semantics]
             0.5381, [0.5262, 0.5493], {"0.05": {"rate": 0.0871, "interval": [0.0763, 0.0982]}},
             [[0.0, 0.0], [0.3, 0.4], [1.0, 1.0]], {"0.1": 0.5381}, 1433, 359, made,
         ),
+        "audit": Audit(9.8765, 5e-5, 2.3456, 0.95, 1003, 201, 187, {}, made),
         "semantics": Semantics([[4321.0, 0, 0, 0]] * 3, {n: 0.7654 for n in NAMES}, 0.0432, {}, "no vectors", made),
     }  # fmt: skip
 
 
 # How those numbers, and the accuracies and counts of the fixture, would read on the page.
 SECRETS = ("43.2", "44.2", "53.2", "98.8", "0.4421", "17.77", "0.71", "0.62", "58.9", "56.7", "61.2", "6.54", "0.538",
-           "0.526", "8.7 %", "76.5", "4.3 %", "4321", "2,017", "1,433", "8351", "no vectors")  # fmt: skip
+           "0.526", "8.7 %", "76.5", "4.3 %", "4321", "2,017", "1,433", "8351", "no vectors", "9.877",
+           "2.345", "187 of", "1,003")  # fmt: skip
 
 
 def cells(folder: Path, measured: bool) -> list[dict]:
@@ -177,7 +180,7 @@ def cells(folder: Path, measured: bool) -> list[dict]:
                 at = folder / "internal" / method
                 row |= {"quality": [f"{at}/quality{epsilon}.json"], "accuracy": f"{at}/accuracy{epsilon}.json"}
                 row |= {"curve": f"{at}/curve{epsilon}.csv"}
-                row |= {key: f"{at}/{key}{epsilon}.json" for key in ("memorisation", "membership", "semantics")}
+                row |= {key: f"{at}/{key}{epsilon}.json" for key in OTHERS}
             rows.append(row)
     return rows
 
@@ -243,7 +246,8 @@ def test_the_release_edition_holds_nothing_measured_on_real_images(quick, monkey
     call(monkeypatch, arguments(fresh(folder), "internal"))
     owned = (folder / "internal.html").read_text(encoding="utf-8")
     told = ("44.2", "53.2", "98.8", "17.77", "0.71", "0.62", "58.9", "56.7", "61.2", "0.538", "8.7 %", "76.5", "4.3 %")
-    assert [secret for secret in (*told, "2,017", "1,433", "no vectors") if secret not in owned] == []
+    told += ("2,017", "1,433", "no vectors", "9.877", "2.345", "187 of 201", "1,003")
+    assert [secret for secret in told if secret not in owned] == []
     assert [name for name in OWNERS if f'id="{name}"' not in owned] == []
 
 
@@ -475,6 +479,17 @@ def test_without_a_guarantee_nothing_is_permitted():
     assert "nothing is excluded.</p>" in attacked(attack, private=False) and "<td>13." not in attacked(
         attack, private=False
     )
+
+
+@pytest.mark.parametrize("claimed, alarming, capped", [(9.8765, False, True), (2.9, False, False), (2.34, True, False)])
+def test_an_audit_alarms_where_it_refutes_the_claim_and_says_what_it_could_have_shown(quick, claimed, alarming, capped):
+    cell = noisy_cells(1, NAMES)[0]
+    audit = replace(measurements()["audit"], claimed_epsilon=claimed)
+    found = {cell.coordinates: Measurements(audit=audit)}
+    html, _ = report.run("d", declared(), [cell], {}, Measured(train=images(), test=images(), cells=found))
+    assert "lower bound <strong>ε ≥ 2.345</strong>" in html and "187 of 201 guesses right" in html
+    assert ("The lower bound is above the claim" in html) is alarming
+    assert ("could not have shown more than ε = 4.0" in html) is capped
 
 
 def test_each_kind_of_row_has_its_own_protocol(quick):

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from privimage.errors import printable
+
 Split = Literal["train", "test"] | None  # None: the image's own content decides
 Content = bytes | np.ndarray  # an encoded image file, or pixels [H, W] or [H, W, C]
 
@@ -66,11 +68,3 @@ class Collection:
     form: str
     class_names: tuple[str, ...]
     items: Callable[[], Iterator[Record | Problem | Note]]
-
-
-def printable(text: str) -> str:
-    """The text on one line, without control characters, in characters that every file and terminal takes."""
-    if text.isprintable():  # which lone surrogates are not
-        return text
-    safe = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in safe)

@@ -22,9 +22,11 @@ from privimage.artifacts import Weights, reading, sha256
 from privimage.classifiers.cifar_resnet import CifarResNet
 from privimage.classifiers.inference import BATCH_SIZE, to_float
 from privimage.classifiers.load import load_classifier
+from privimage.data.placed import difference
 from privimage.data.published import INCEPTION
 from privimage.device import default_device
 from privimage.errors import UserError
+from privimage.metrics import torchscript
 from privimage.metrics.torchvision_cpu import prepare_torchvision
 from privimage.networks import Network, cache_folder
 
@@ -61,7 +63,7 @@ def load_network(name: str, row: Network, weights: Path) -> FeatureNetwork | Non
         return classifier_network(name, weights)
     if row.is_inception:
         path = cache_folder() / INCEPTION.name
-        return None if why_missing(row, weights) else inception_network(name, row, path)
+        return None if why_missing(row, weights) else inception_network(name, row, published(path))
     return own_network(name, row, weights)
 
 
@@ -72,6 +74,17 @@ def why_missing(row: Network, weights: Path) -> str:
     with reading(weights):
         told = json.loads(weights.read_text(encoding="utf-8"))
         return told["missing"] if isinstance(told, dict) else ""
+
+
+def published(path: Path) -> Path:
+    """The path, if Inception as it was published lies there: a program, of which no other is run in its place.
+
+    Raises:
+        UserError: if something else does.
+    """
+    if wrong := difference(INCEPTION, path):
+        raise UserError(f"{path} {wrong}; delete it, and it will be fetched anew, or put the published file there.")
+    return path
 
 
 def classifier_network(name: str, path: Path) -> FeatureNetwork:
@@ -154,10 +167,7 @@ def own_network(name: str, row: Network, path: Path) -> FeatureNetwork:
 
 
 def _torchscript(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    try:
-        network = torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is not TorchScript ({type(error).__name__}); save it by torch.jit.save.") from error
+    network = torchscript.load(path, device)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor | None]:
         try:

@@ -18,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 from scipy.special import ndtri
 
 from privimage.artifacts import sync_folder
@@ -104,17 +105,29 @@ class SecretKey:
         """An integer in [0, 2^63), for a generator that is not this one."""
         return int.from_bytes(self._stream("seed", purpose, indices, (), 8), "little") >> 1
 
+    def stream(self, purpose: str, *indices: int, shape: Shape) -> Callable[[int], bytes]:
+        """Random bytes without end, for the draws of an array of this shape: each call gives the next so many."""
+        cipher = self._cipher("stream", purpose, indices, _sizes(shape))
+        return lambda size: cipher.update(bytes(size))
+
     def _unit_interval(self, kind: str, purpose: str, indices: tuple[int, ...], shape: Shape) -> np.ndarray:
-        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        sizes = _sizes(shape)
         stream = self._stream(kind, purpose, indices, sizes, 8 * int(np.prod(sizes, dtype=np.int64)))
         integers = np.frombuffer(stream, dtype="<u8") >> np.uint64(12)  # 52 bits, so that adding a half is exact
         return ((integers + 0.5) * 2.0**-52).reshape(sizes)
 
     def _stream(self, kind: str, purpose: str, indices: tuple[int, ...], sizes: tuple[int, ...], size: int) -> bytes:
+        return self._cipher(kind, purpose, indices, sizes).update(bytes(size))
+
+    def _cipher(self, kind: str, purpose: str, indices: tuple[int, ...], sizes: tuple[int, ...]) -> CipherContext:
         what = json.dumps([kind, purpose, [int(i) for i in indices], [int(n) for n in sizes]]).encode()
         subkey = hashlib.blake2b(what, key=self.secret, digest_size=KEY_BYTES, person=b"privimage").digest()
         cipher = Cipher(algorithms.ChaCha20(subkey, bytes(16)), mode=None)  # one stream a subkey: the nonce is free
-        return cipher.encryptor().update(bytes(size))
+        return cipher.encryptor()
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 def _checksum(secret: bytes) -> bytes:

@@ -16,13 +16,13 @@ import yaml
 from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Subset
 from privimage.config import epsilon_label
 from privimage.methods import POLICIES
-from privimage.privacy.event import Event
+from privimage.privacy.event import QUERY_MECHANISMS, Event
 from privimage.reporting.cost import Verdict
 from privimage.settings import ReleaseSettings
 
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-MECHANISMS = ("gaussian", "poisson_gaussian", "report_noisy_max")  # those that the card has words for
+MECHANISMS = (*QUERY_MECHANISMS, "poisson_gaussian", "report_noisy_max")  # those that the card has words for
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def render(facts: Facts) -> str:
     unknown = [event.mechanism for event in events if event.mechanism not in MECHANISMS]
     if unknown:
         raise ArtifactError(f"the card has no words for the mechanism {unknown[0]!r}, so nothing is released.")
-    if (facts.query is None) == any(event.mechanism == "gaussian" for event in events):
+    if (facts.query is None) == any(event.mechanism in QUERY_MECHANISMS for event in events):
         raise ArtifactError("the query's file and the statement's events do not belong together; rerun finetune.")
     if "\n" in _title(facts) + facts.settings.license:
         raise ArtifactError("release.pretty_name or release.license has several lines; expected one; write it in one.")
@@ -143,4 +143,4 @@ def _sentence(text: str) -> str:
 
 def _std(event: Event, query: QueryResult) -> str:
     """The noise on each count of the query."""
-    return f"{event.noise_multiplier * query.sensitivity:.4g}"
+    return f"{event.query_multiplier * query.sensitivity:.4g}"

@@ -123,11 +123,13 @@ def check_hdf5(path: Path) -> None:
     """Return if the file holds images, labels and their known metadata, and nothing else."""
     import h5py
 
+    from privimage.hdf5_arrays import array
+
     with reading(path), h5py.File(path, "r") as file:
         _names(file, DATASETS, f"{path}: data set")
         _names(file.attrs, ATTRIBUTES, f"{path}: attribute")
         for name in DATASETS:
-            _names(file[name].attrs, (), f"{path}: attribute of `{name}`")
+            _names(array(file, name).attrs, (), f"{path}: attribute of `{name}`")
         metadata = json.loads(file.attrs["metadata"])
     _keys(metadata, IMAGES, Path(path).name)
 

@@ -11,11 +11,12 @@ from typing import Any
 from privimage.artifacts import ImageSet, PrivacyStatement, Subset
 from privimage.config import epsilon_label
 from privimage.errors import UserError
-from privimage.measurements import Accuracy, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.measurements import Accuracy, Audit, Curve, Membership, Memorisation, Quality, Semantics
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
 READERS = {
     "accuracy": Accuracy,
+    "audit": Audit,
     "curve": Curve,
     "memorisation": Memorisation,
     "membership": Membership,
@@ -52,6 +53,7 @@ class Measurements:
 
     qualities: tuple[Quality, ...] = ()
     accuracy: Accuracy | None = None
+    audit: Audit | None = None
     curve: Curve | None = None
     memorisation: Memorisation | None = None
     membership: Membership | None = None
@@ -122,7 +124,7 @@ def json_of(text: str, flag: str, kind: type) -> Any:
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and depths that Python refuses
         raise UserError(f"{flag} is not JSON ({error}); expected a {kind.__name__}.") from error
     if not isinstance(value, kind):
         raise UserError(f"{flag} is a {type(value).__name__}; expected a {kind.__name__}.")

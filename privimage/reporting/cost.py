@@ -17,13 +17,16 @@ from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
 from privimage.artifacts import PrivacyStatement, QueryResult
 from privimage.privacy import accounting
-from privimage.privacy.event import Event
+from privimage.privacy.event import QUERY_MECHANISMS, Event
 from privimage.privacy.statements import check_complete
 from privimage.settings import Declared
 
 FAINT = 1e-100  # a delta so small that the conversion below is never cut off at zero
 ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 384, 512)  # whole ones, whose divergences have a closed form
-PARTS = {"gaussian": "query", "poisson_gaussian": "training", "report_noisy_max": "choice of epochs"}
+PARTS = dict.fromkeys(QUERY_MECHANISMS, "query") | {
+    "poisson_gaussian": "training",
+    "report_noisy_max": "choice of epochs",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def parts_of(events: Sequence[Event]) -> dict[str, list[Event]]:
 def _divergence(event: Event, order: float) -> float:
     """The Rényi divergence of one event: the accountant's epsilon without what its conversion adds.
 
-    All that is epsilon-DP is dominated by randomised response between two answers (Kairouz et al. 2015).
+    All that is epsilon-DP is dominated by randomised response between two answers (Kairouz et al. 2015); discrete
+    Gaussian noise is taken for continuous noise, whose divergence is at least as large (Canonne et al. 2020).
     """
     if event.mechanism == "report_noisy_max":
         lie = 2 / (math.exp(1 / event.noise_multiplier) + 1)

@@ -12,6 +12,7 @@ import numpy as np
 from privimage.config import epsilon_label
 from privimage.measurements import Accuracy, Memorisation, Quality, Semantics
 from privimage.metrics.roc import permitted
+from privimage.privacy.auditing import lower_bound
 from privimage.reporting import summary
 from privimage.reporting.cells import Cell, Measured
 from privimage.reporting.figures.attacks import distances_figure, roc_figure
@@ -52,6 +53,7 @@ def internal(
         **_semantics(measured, cells, queries),
         **_memorisation(measured, cells, shown),
         **_membership(measured, cells, shown),
+        "audits": _audits(measured, cells),
         **_training(measured, shown),
         "num_train": len(measured.train.labels),
         "num_test": len(measured.test.labels),
@@ -245,6 +247,27 @@ def _membership(measured: Measured, cells: Sequence[Cell], shown: Sequence[Cell]
         ],
         "roc": _svg(roc_figure(panels)) if panels else None,
     }
+
+
+def _audits(measured: Measured, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Each audit, what its number of guesses could show at most, and whether the claim of the release is refuted."""
+    found = [(cell, measured.of(cell).audit) for cell in cells if measured.of(cell).audit]
+    return [
+        {
+            "name": cell.name,
+            "seed": cell.seed,
+            "result": audit,
+            "most": lower_bound(
+                audit.num_guesses,
+                num_guesses=audit.num_guesses,
+                num_canaries=audit.num_canaries,
+                delta=audit.delta,
+                confidence=audit.confidence,
+            ),
+            "alarming": audit.lower_bound > audit.claimed_epsilon,
+        }
+        for cell, audit in found
+    ]
 
 
 def _training(measured: Measured, shown: Sequence[Cell]) -> dict[str, Any]:

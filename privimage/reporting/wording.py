@@ -14,6 +14,11 @@ def rounded_up(epsilon: float) -> str:
     return f"{math.ceil(epsilon * 1000 - 1e-9) / 1000:.3f}"
 
 
+def rounded_down(epsilon: float) -> str:
+    """Three decimals, never more than it is."""
+    return f"{math.floor(epsilon * 1000 + 1e-9) / 1000:.3f}"
+
+
 def power_of_ten(value: float) -> str:
     """As 5×10⁻⁵."""
     mantissa, exponent = f"{value:.3g}" if value >= 0.01 else f"{value:.2e}", ""
@@ -69,6 +74,7 @@ def each(counts: list[int]) -> str:
 
 FILTERS = {
     "up": rounded_up,
+    "down": rounded_down,
     "power": power_of_ten,
     "factor": factor,
     "duration": duration,

@@ -1,7 +1,7 @@
 """Downsampled ImageNet: ten training batches and a validation batch, as .npz or pickled, labels from 1."""
 
 import itertools
-import pickle
+import pickle  # noqa: TID251 - to write what must be refused
 import tracemalloc
 import zipfile
 

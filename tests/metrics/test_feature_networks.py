@@ -1,6 +1,7 @@
 """Feature networks give each image the vector that the network gives it, and refuse what they cannot read."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from privimage.classifiers.cifar_resnet import CifarResNet
 from privimage.classifiers.resnet import ResNet
 from privimage.data.published import INCEPTION
 from privimage.errors import UserError
+from privimage.metrics import feature_networks
 from privimage.metrics.feature_networks import inception_network, load_network
 from privimage.networks import NETWORKS, Network
 from privimage.schema import plain
@@ -95,6 +97,10 @@ def test_inception_comes_from_the_cache_unless_it_could_not_be_had(inception, tm
     monkeypatch.setenv("XDG_CACHE_HOME", str(inception.parents[1]))
     status = tmp_path / "complete.json"
     status.write_text(json.dumps([{"name": INCEPTION.name}]))
+    with pytest.raises(UserError, match="has the sha256 checksum .*, and the published file has f58cb9b6"):
+        load_network("inception", NETWORKS["inception"], status)
+    stub = replace(INCEPTION, checksum=f"sha256:{sha256(inception)}")
+    monkeypatch.setattr(feature_networks, "INCEPTION", stub)
     assert load_network("inception", NETWORKS["inception"], status).sha256 == sha256(inception)
     status.write_text(json.dumps({"missing": "no network"}))
     assert load_network("inception", NETWORKS["inception"], status) is None

@@ -31,7 +31,8 @@ def cifar10(folder, split, monkeypatch):
 @pytest.mark.data
 @pytest.mark.slow
 def test_fd_resnet56_between_train_and_test(real_data, tmp_path, monkeypatch):
-    published = torch.load(real_data / "feature_nets" / "resnet56-4bfd9763.th", weights_only=True, map_location="cpu")
+    path = real_data / "feature_nets" / "resnet56-4bfd9763.th"
+    published = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251 - converted below
     tensors = {key.removeprefix("module."): value for key, value in published["state_dict"].items()}
     save_file(tensors, tmp_path / "resnet56.safetensors")
     network = load_network("resnet56", Network(kind="resnet56"), tmp_path / "resnet56.safetensors")

@@ -10,37 +10,63 @@ import pytest
 from scipy import stats
 
 from privimage.errors import UserError
-from privimage.privacy.mechanism import gaussian, report_noisy_max
+from privimage.privacy.mechanism import discrete_gaussian, report_noisy_max
 from privimage.privacy.randomness import SecretKey
 
 KEY = SecretKey.from_seed(3)
 
 
-def test_the_noise_is_gaussian_with_the_stated_standard_deviation() -> None:
-    value = np.arange(200_000, dtype=np.float64).reshape(400, 500)
-    noise = gaussian(value, math.sqrt(5), 20.0, KEY, "query") - value
-    assert stats.kstest(noise.ravel(), "norm", args=(0, 20 * math.sqrt(5))).pvalue > 1e-6
-    half = stats.kstest(noise.ravel(), "norm", args=(0, 10 * math.sqrt(5))).pvalue
-    assert half < 1e-12  # the test could tell
+def test_the_noise_is_discrete_gaussian_of_the_stated_parameter() -> None:
+    counts = np.arange(20_000).reshape(40, 500)
+    noise = (discrete_gaussian(counts, 2.5, KEY, "query") - counts).ravel()
+    numbers = np.arange(-7, 8)
+    weights = np.exp(-(np.arange(-40, 41) ** 2) / (2 * 2.5**2))
+    expected = noise.size * np.exp(-(numbers**2) / (2 * 2.5**2)) / weights.sum()
+    seen = np.array([(noise == n).sum() for n in numbers])
+    assert stats.chisquare([*seen, noise.size - seen.sum()], [*expected, noise.size - expected.sum()]).pvalue > 1e-6
+    half = stats.kstest(noise, "norm", args=(0, 1.25)).pvalue
+    assert half < 1e-12  # the parameter is not halved
 
 
-def test_integers_get_float_noise() -> None:
-    assert gaussian(np.zeros(3, np.int64), 1.0, 1.0, KEY, "query").dtype == np.float64
+def test_whole_counts_stay_whole_and_keep_their_shape() -> None:
+    noisy = discrete_gaussian(np.zeros((3, 4), np.int32), 2.0**40, KEY, "query")
+    assert noisy.dtype == np.int64 and noisy.shape == (3, 4)
+    np.testing.assert_array_equal(noisy.astype(np.float64).astype(np.int64), noisy)
 
 
-def test_the_noise_does_not_depend_on_the_value() -> None:
-    zero, one = np.zeros(100), np.ones(100)
-    np.testing.assert_allclose(
-        gaussian(one, 1.0, 2.0, KEY, "query", 4) - one, gaussian(zero, 1.0, 2.0, KEY, "query", 4), atol=1e-12
-    )
+def test_the_noise_depends_on_nothing_but_the_key_the_purpose_the_indices_and_the_shape() -> None:
+    zero, many = np.zeros(100, np.int64), np.arange(100) * 1000
+    noise = discrete_gaussian(zero, 2.0, KEY, "query", 4)
+    np.testing.assert_array_equal(discrete_gaussian(many, 2.0, KEY, "query", 4) - many, noise)
+    others = [
+        discrete_gaussian(zero, 2.0, SecretKey.from_seed(4), "query", 4),
+        discrete_gaussian(zero, 2.0, KEY, "other", 4),
+        discrete_gaussian(zero, 2.0, KEY, "query", 5),
+        discrete_gaussian(zero.reshape(10, 10), 2.0, KEY, "query", 4).ravel(),
+    ]
+    assert all((other != noise).sum() > 50 for other in others)
 
 
-@pytest.mark.parametrize("sensitivity, multiplier", [(0, 1), (1, 0), (1, -1), (1, math.nan), (math.inf, 1)])
-def test_no_noise_is_refused(sensitivity, multiplier) -> None:
+def test_no_two_cells_have_the_same_noise() -> None:
+    noise = discrete_gaussian(np.zeros((60, 60), np.int64), 1e6, KEY, "query")
+    assert len(np.unique(noise)) > 3550
+    correlation = np.corrcoef(noise)[np.triu_indices(60, 1)]
+    assert np.abs(correlation).max() < stats.norm.isf(1e-6 / len(correlation)) / np.sqrt(60)
+
+
+@pytest.mark.parametrize("multiplier", [0, -1, math.nan, math.inf])
+def test_no_noise_is_refused(multiplier) -> None:
     with pytest.raises(UserError, match="expected a positive number"):
-        gaussian(np.zeros(3), sensitivity, multiplier, KEY, "query")
-    with pytest.raises(UserError, match="expected a positive number"):
-        report_noisy_max(np.zeros(3), sensitivity, multiplier, KEY, "epoch")
+        discrete_gaussian(np.zeros(3, np.int64), multiplier, KEY, "query")
+    for pair in ((1, multiplier), (multiplier, 1)):
+        with pytest.raises(UserError, match="expected a positive number"):
+            report_noisy_max(np.zeros(3), *pair, KEY, "epoch")
+
+
+def test_what_is_not_whole_or_too_noisy_to_stay_whole_is_refused() -> None:
+    for counts, multiplier in ((np.zeros(3), 1.0), (np.zeros(3, np.int64), 2.0**41)):
+        with pytest.raises(UserError, match="expected whole numbers and at most"):
+            discrete_gaussian(counts, multiplier, KEY, "query")
 
 
 def chances(counts, epsilon: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 import pytest
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.reporting.cost import ORDERS, parts_of, shares
 
 QUERY, TRAINING = Event("gaussian", 10.0), Event("poisson_gaussian", 6.0, 0.28, 80)
@@ -33,3 +33,8 @@ def test_a_single_part_has_it_all():
 
 def test_the_parts_are_named_by_their_mechanism():
     assert parts_of([TRAINING, QUERY, TRAINING]) == {"training": [TRAINING, TRAINING], "query": [QUERY]}
+    assert parts_of([TRAINING, noisy_votes(5, 10.0)])["query"] == [noisy_votes(5, 10.0)]
+
+
+def test_discrete_noise_on_votes_shares_as_continuous_noise_of_its_multiplier():
+    assert shares([noisy_votes(5, 10.0), TRAINING], 5e-5) == pytest.approx(shares([QUERY, TRAINING], 5e-5))

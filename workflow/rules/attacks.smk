@@ -1,4 +1,4 @@
-# What the releases betray, and whether what was selected makes sense: internal, not private.
+# What releases betray, whether what was selected makes sense, and an audit of training: internal, not private.
 
 
 rule semantics:
@@ -87,3 +87,33 @@ rule membership:
         "python -m privimage.membership --weights {input.weights:q} --privacy {input.privacy:q}"
         " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
         " --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"
+
+
+rule audit:
+    input:
+        images=rules.preprocess_sensitive.output.train,
+        pretrained=rules.pretrain.output.weights,
+        privacy=rules.finetune.output.privacy,
+    output:
+        result=f"results/{{dataset}}/internal/{CELL}/audit.json",
+    log:
+        "results/{dataset}/internal/logs/audit/{method}-seed{seed}-eps{epsilon}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/audit/{method}-seed{seed}-eps{epsilon}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=2880,
+        gpu=1,
+        compute=settings("compute"),
+    params:
+        settings=settings("audit"),
+        finetune=settings("finetune"),
+        declared=declared,
+        version=stage_version("audit"),
+    shell:
+        "python -m privimage.audit --images {input.images:q} --pretrained {input.pretrained:q}"
+        " --privacy {input.privacy:q} --finetune {params.finetune:q} --declared {params.declared:q}"
+        " --settings {params.settings:q} --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"

@@ -37,7 +37,8 @@ def settings(stage):
 
 
 def declared(wildcards):
-    return canonical(CONFIG.declared(wildcards.dataset))
+    """The declared constants, as JSON that ends no script: Snakemake's own report writes parameters into one."""
+    return canonical(CONFIG.declared(wildcards.dataset)).replace("<", "\\u003c")
 
 
 def constant(name):

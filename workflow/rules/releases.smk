@@ -93,6 +93,16 @@ def memory(megabytes):
     return needed
 
 
+def audited(dataset):
+    """The one release whose training is audited: the first method that fine-tunes, first seed, largest epsilon, which
+    has the least noise and so the most to be found. None where audits are off.
+    """
+    trained = [method for method in CONFIG.run.methods if "finetune" in CONFIG.methods[method].releases]
+    if CONFIG.datasets[dataset].audit.num_canaries == 0 or not trained:
+        return None
+    return trained[0], CONFIG.run.seeds[0], epsilon_label(max(CONFIG.run.epsilons))
+
+
 def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1
@@ -113,6 +123,8 @@ def cells(dataset, *, internal):
             entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
             if CONFIG.methods[method].policy in ("query", "random"):
                 entry["semantics"] = f"results/{dataset}/internal/{shared}/semantics.json"
+            if audited(dataset) == (method, seed, epsilon):
+                entry["audit"] = f"results/{dataset}/internal/{cell}/audit.json"
             if not unconditional:
                 entry["accuracy"] = f"results/{dataset}/internal/{cell}/accuracy.json"
         entries.append(({"method": method, "seed": seed, "epsilon": float(epsilon)}, entry))
@@ -170,6 +182,8 @@ def benchmarks(wildcards):
     networks = CONFIG.datasets[wildcards.dataset].quality.networks
     files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
     files |= {f"accuracy/real/seed{seed}": f"{folder}/accuracy/real-seed{seed}.tsv" for seed in CONFIG.run.seeds}
+    if audited(wildcards.dataset):  # no part of what its release took
+        files["audit"] = "{}/audit/{}-seed{}-eps{}.tsv".format(folder, *audited(wildcards.dataset))
     for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
         for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
