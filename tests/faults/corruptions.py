@@ -23,7 +23,7 @@ from privimage.checkpoints import Checkpoint
 from privimage.data.reading import Part
 from privimage.errors import UserError
 from privimage.measurements import Curve
-from privimage.privacy.event import Event
+from privimage.privacy.event import Event, noisy_votes
 from privimage.privacy.ledger import Ledger
 from privimage.settings import Declared, Source
 from privimage.shards import Shard, write_shard
@@ -179,7 +179,7 @@ def _open(folder: Path) -> Any:
 def _begin(folder: Path) -> None:
     """Two charges, and a release of which three steps may have been taken."""
     with _ledger(folder).open("query", FINGERPRINT, "another") as release:
-        release.reserve([Event("gaussian", 10.0)])
+        release.reserve([noisy_votes(5, 10.0)])
     with _open(folder) as release:
         release.reserve(EVENTS)
         for step in range(3):

@@ -78,7 +78,7 @@ class Points:
     """The calls that change the disk, counted; at the one that was asked for, the process dies."""
 
     def __init__(self, faults: Faults) -> None:
-        self.faults, self.calls = faults, 0
+        self.faults, self.calls, self.began = faults, 0, time.time_ns()
         self.flushed: dict[tuple[int, int], int] = {}  # file -> bytes that are on the disk for certain
         self.tearing: list[int] = []  # points at which something was not yet flushed that a power cut would tear
         self.draw = random.Random(faults.seed)
@@ -131,10 +131,11 @@ class Points:
             Path(self.faults.count).write_text(told, encoding="utf-8")
 
     def _found(self, file: Any) -> None:
-        """What was there before this process opened it counts as flushed."""
+        """What was there before this process began counts as flushed."""
         if not isinstance(file, int) and os.path.exists(file):
             facts = os.stat(file)
-            self.flushed.setdefault((facts.st_dev, facts.st_ino), facts.st_size)
+            if facts.st_mtime_ns < self.began:
+                self.flushed.setdefault((facts.st_dev, facts.st_ino), facts.st_size)
 
     def _flush(self, handle: int, torn: bool) -> None:
         """What is about to be flushed may be cut where a power cut might cut it; else it counts as flushed."""
@@ -170,13 +171,13 @@ class Notes:
 
     def install(self) -> None:
         """From here on they are written."""
-        stream, noisy_mean = SecretKey._stream, private_training.noisy_mean
+        cipher, noisy_mean = SecretKey._cipher, private_training.noisy_mean
         write = artifacts.JsonArtifact.write
 
-        def noted_stream(key: SecretKey, kind: str, purpose: str, indices: tuple, *rest: Any) -> bytes:
+        def noted_cipher(key: SecretKey, kind: str, purpose: str, indices: tuple, *rest: Any) -> Any:
             if kind != "identity":
                 self.note(draw=purpose, key=self.name(key), indices=[int(i) for i in indices])
-            return stream(key, kind, purpose, indices, *rest)
+            return cipher(key, kind, purpose, indices, *rest)
 
         def noted_mean(total: Any, **how: Any) -> Any:
             made = noisy_mean(total, **how)
@@ -190,7 +191,7 @@ class Notes:
                 self.note(value=hashlib.sha256(body.encode()).hexdigest(), key=Path(path).parent.name, what="all")
             write(artifact, path)
 
-        SecretKey._stream, private_training.noisy_mean = noted_stream, noted_mean
+        SecretKey._cipher, private_training.noisy_mean = noted_cipher, noted_mean
         artifacts.JsonArtifact.write = noted_write
         register_optimizer_step_post_hook(lambda *_: self.note(step=1))
         for name, solve in SAMPLERS.items():  # of a batch of images

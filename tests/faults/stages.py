@@ -27,7 +27,7 @@ from privimage.classifiers.resnet import ResNet
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.measurements import Accuracy, Curve
 from privimage.privacy import accounting
-from privimage.privacy.event import Event, noisy_choice
+from privimage.privacy.event import Event, noisy_choice, noisy_votes
 from privimage.schema import build, plain
 from privimage.settings import AccuracySettings, ClassifierSettings, Declared, NetworkSettings
 
@@ -36,7 +36,7 @@ STEPS = {"finetune": 4, "pretrain": 5, "classifier": 6, "sample": 3}  # of an op
 NETWORK = {"base_channels": 8, "channel_multipliers": [1], "num_res_blocks": 1, "attention_resolutions": [4]}
 CLASSIFIER = {"block": "basic", "blocks_per_level": [1], "base_channels": 4}
 DECLARED = {"num_images": 24, "class_names": list(NAMES), "delta": 1e-3, "reproducible_noise": True}
-QUERY, CHOICE = Event("gaussian", 9.0), 0.5
+QUERY, CHOICE = noisy_votes(1, 9.0), 0.5
 PRIVATE = ("query", "finetune", "accuracy")  # stages that the ledger charges
 LONG = ("classifier", "query", "pretrain", "finetune", "sample", "accuracy")
 
