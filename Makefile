@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 CORES ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test faults lint install clean
 
 demo: install
 	$(BIN)/snakemake --cores $(CORES)
@@ -16,6 +16,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n $(CORES)
+
+# All faults: kills at every write, full disks, damaged files; half an hour. FAULTS_SEED=n repeats a run.
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/faults
 
 lint: install
 	$(BIN)/ruff check privimage tests benchmarks

@@ -46,11 +46,11 @@ def pytest_configure(config):
 
 
 class Files(LoadScopeScheduling):
-    """Each file goes to one process as a whole, and the files that need the finished chain to the same one."""
+    """Each file goes to one process as a whole, those that need the finished chain to the same one, faults to one."""
 
     def _split_scope(self, nodeid):
         name = nodeid.partition("::")[0]
-        return "chain" if name in ON_CHAIN else name
+        return "chain" if name in ON_CHAIN else "faults" if name.startswith("tests/faults/") else name
 
 
 def pytest_xdist_make_scheduler(config, log):
