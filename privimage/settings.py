@@ -330,14 +330,15 @@ class AuditSettings:
     """An audit of DP-SGD: a training with canaries, once a data set, never released. Evaluation, not private."""
 
     num_canaries: int = setting(
-        1000,
-        "Canaries, each with a coordinate of the gradient for itself; half of them are in. 0: no audit.",
+        0,
+        "Canaries, each with a coordinate of the gradient for itself; half of them are in. 0: no audit, which takes "
+        "as long as fine-tuning.",
         unit="canaries",
         minimum=0,
         source="Steinke et al. 2023",
     )
     num_guesses: int = setting(
-        200,
+        500,
         "Canaries that are guessed about, the surest: half of them called in, half out.",
         unit="canaries",
         minimum=2,

@@ -216,7 +216,9 @@ def quick(monkeypatch):
     """An accountant that answers at once."""
 
     def stub(events, delta, *, relation="add_or_remove_one", images_per_unit=1):
-        return sum(1 / event.noise_multiplier for event in events) * images_per_unit
+        of_query = [event.query_multiplier for event in events if event.mechanism == "discrete_gaussian"]
+        others = [event.noise_multiplier for event in events if event.mechanism != "discrete_gaussian"]
+        return sum(1 / multiplier for multiplier in of_query + others) * images_per_unit
 
     for module in (accounting, ledger):
         monkeypatch.setattr(module, "epsilon", stub)

@@ -4,7 +4,8 @@ A line's ``seal`` is the SHA-256 of the seal before it and of the line's other e
 removed, inserted or moved is found; that lines were cut off at the end is found by the seals that the releases keep.
 
 A crash while a line is appended leaves a torn last line, without its newline. It counts as nothing drawn: data is used
-only after the whole line reached the disk. Anything else that cannot be read stops the ledger.
+only after the whole line reached the disk. Anything else that cannot be read stops the ledger. Lines at the beginning
+without a seal are those of a version that wrote none; the first seal is over them too.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ def parse(content: bytes, path: Path) -> tuple[list[Record], int]:
         UserError: if a line other than a torn last one cannot be read, or was not sealed after those before it.
     """
     records: list[Record] = []
-    position = 0
+    position, sealed = 0, False
     for line in content.splitlines(keepends=True):
         try:
             record = json.loads(line)
-            given = record.pop("seal")
+            given = record.pop("seal", None)
             events = [Event(**event).as_json() for event in record["events"]]
-            if given != _seal(records, record):
+            seal, sealed = _seal(records, record), sealed or given is not None
+            if sealed and given != seal:
                 raise ValueError("its seal does not match")
-            records.append({**record, "events": events, "private": bool(record["private"]), "seal": given})
+            records.append({**record, "events": events, "private": bool(record["private"]), "seal": seal})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if not line.endswith(b"\n") and not _is_json(line):
                 return records, position

@@ -378,6 +378,20 @@ def test_a_line_that_was_removed_moved_or_doubled_is_found(tmp_path, keep) -> No
         draw(book, tmp_path / "log", fingerprint="e" * 16)
 
 
+def test_lines_of_before_there_were_seals_count_and_are_sealed_by_the_next(tmp_path) -> None:
+    book, path, lines = two_charges(tmp_path)
+    shutil.rmtree(book.folder / "finetune")
+    old = {**json.loads(lines[0]), "key": "of before"}
+    del old["seal"]
+    path.write_text(json.dumps(old) + "\n")
+    assert [record["key"] for record in book.odometer()] == ["of before"]
+    draw(book, tmp_path / "log")
+    assert len(book.odometer()) == 2
+    path.write_text(path.read_text().replace("of before", "of bef0re"))
+    with pytest.raises(UserError, match="restore"):
+        book.odometer()
+
+
 def test_an_odometer_that_is_gone_is_missed_by_its_releases(tmp_path) -> None:
     book, path, _ = two_charges(tmp_path)
     path.unlink()

@@ -94,13 +94,13 @@ def memory(megabytes):
 
 
 def audited(dataset):
-    """The one release whose training is audited: the first method that fine-tunes, first seed, largest epsilon, which
-    has the least noise and so the most to be found. None where audits are off.
+    """The one release whose training is audited: the first method that fine-tunes, first seed, smallest epsilon, the
+    only one whose claim is near what so many guesses can find. None where audits are off.
     """
     trained = [method for method in CONFIG.run.methods if "finetune" in CONFIG.methods[method].releases]
     if CONFIG.datasets[dataset].audit.num_canaries == 0 or not trained:
         return None
-    return trained[0], CONFIG.run.seeds[0], epsilon_label(max(CONFIG.run.epsilons))
+    return trained[0], CONFIG.run.seeds[0], epsilon_label(min(CONFIG.run.epsilons))
 
 
 def cells(dataset, *, internal):
