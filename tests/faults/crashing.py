@@ -169,6 +169,7 @@ class Notes:
     def __init__(self, faults: Faults) -> None:
         self.faults, self.number, self.steps = faults, 0, 0
         self.handle = os.open(faults.draws, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(self.handle, b"\n")  # the start before may have died within a line
         self.names: dict[bytes, str] = {}
 
     def install(self) -> None:
