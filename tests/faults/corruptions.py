@@ -101,9 +101,8 @@ def outcome(kind: Kind, pristine: Path, folder: Path, damage: Callable[..., byte
     Worse is: ``accepted`` (it reads as something else), ``traceback``, ``lost`` (with the file mended, what was there
     is no more).
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(pristine, folder)
-    good, wanted = (folder / kind.file).read_bytes(), kind.read(pristine)
+    wanted = kind.read(_copy(pristine, folder))
+    good = (_copy(pristine, folder) / kind.file).read_bytes()
     while (bad := damage(good, draw)) == good:
         pass
     (folder / kind.file).write_bytes(bad)
@@ -117,6 +116,11 @@ def outcome(kind: Kind, pristine: Path, folder: Path, damage: Callable[..., byte
         (folder / kind.file).write_bytes(good)
         found = "refused" if _is_whole(kind, folder, wanted) else "lost"
     return found
+
+
+def _copy(pristine: Path, folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return shutil.copytree(pristine, folder)
 
 
 def _is_whole(kind: Kind, folder: Path, wanted: Any) -> bool:

@@ -85,6 +85,7 @@ class Points:
 
     def install(self) -> None:
         """Every such call passes here first."""
+        self.replace = os.replace
         for name in OS_CALLS:
             setattr(os, name, self.counted(getattr(os, name), name))
         opened, os_open = io.open, os.open
@@ -106,12 +107,12 @@ class Points:
         """The function, at whose call the process may die."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self.passed(name, *args[:1])
+            self.passed(name, *args)
             return function(*args, **kwargs)
 
         return call
 
-    def passed(self, name: str, what: Any = None) -> None:
+    def passed(self, name: str, what: Any = None, target: Any = None, *_: Any) -> None:
         """One more point; returns if it is not the last."""
         self.calls += 1
         last = self.calls == self.faults.at
@@ -120,7 +121,7 @@ class Points:
         elif name == "fsync":
             self._flush(what, last and self.faults.torn)
         elif name == "replace":
-            self._tear(what, last and self.faults.torn)
+            self._tear(what, target, last and self.faults.torn)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -145,12 +146,13 @@ class Points:
             os.ftruncate(handle, self.draw.randrange(before, facts.st_size))
         self.flushed[facts.st_dev, facts.st_ino] = facts.st_size
 
-    def _tear(self, path: Any, torn: bool) -> None:
-        """A file that is renamed before it was flushed may come out shorter."""
+    def _tear(self, path: Any, target: Any, torn: bool) -> None:
+        """A file that is renamed before it was flushed may come out shorter under its new name."""
         facts = os.stat(path)
         before = self._at_risk(facts)
         if before is not None and torn:
             os.truncate(path, self.draw.randrange(before, facts.st_size))
+            self.replace(path, target)
 
     def _at_risk(self, facts: os.stat_result) -> int | None:
         """From which byte on the file is not on the disk; None if it is."""
@@ -167,6 +169,7 @@ class Notes:
     def __init__(self, faults: Faults) -> None:
         self.faults, self.number, self.steps = faults, 0, 0
         self.handle = os.open(faults.draws, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(self.handle, b"\n")  # the start before may have died within a line
         self.names: dict[bytes, str] = {}
 
     def install(self) -> None:

@@ -92,7 +92,8 @@ class Trial:
     def notes(self) -> list[dict[str, Any]]:
         """What was drawn, stepped and published, as it was noted outside the ledger."""
         path = self.folder / "notes"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a limit on files cuts notes too
 
     def points(self, torn: bool = False) -> list[int]:
         """The points at which this start might have died; ``torn``: those that a power cut makes worse."""

@@ -82,6 +82,7 @@ class Server:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self._ask({"ready": True})
 
     def mount(self, folder: Path, options: str) -> Path:
         """The folder is a file system in memory, or one with other options if it was; returned is the way to it.
@@ -190,7 +191,9 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         request = json.loads(line)
-        if "start" in request:
+        if "ready" in request:  # answered once all is imported
+            answer = {}
+        elif "start" in request:
             answer = {"pid": _fork(request["start"])}
         elif "mount" in request:
             subprocess.run(["mount", "-t", "tmpfs", "-o", request["options"], "none", request["mount"]], check=True)
