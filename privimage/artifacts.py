@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -369,8 +370,11 @@ def make_folder(path: Path) -> None:
             folder.chmod(0o700)  # the workflow made it, for all to enter
 
 
-def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False) -> None:
-    """The file is what ``fill`` wrote under the temporary name that it was given; if that fails, nothing is there."""
+def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False, shown: Path | None = None) -> None:
+    """The file is what ``fill`` wrote under the temporary name that it was given; if that fails, nothing is there.
+
+    Messages name ``shown``, where the path itself must not be told.
+    """
     path, temporary = Path(path), None
     try:
         make_folder(path.parent)
@@ -383,12 +387,14 @@ def write_file(path: Path, fill: Callable[[Path], Any], *, private: bool = False
         temporary.chmod(0o600 if private or "internal" in path.absolute().parts else 0o644)
         temporary.replace(path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # h5py tells a full disk by one while it handles the other
-        cause = _os_error(error)
-        if cause is None:
+    except UserError:
+        raise
+    except Exception as error:  # h5py tells a full disk by a RuntimeError, safetensors by one of its own
+        why = _system_error(error)
+        if why is None:
             raise
-        why = os.strerror(cause.errno) if cause.errno else cause
-        raise ArtifactError(f"{path} cannot be written ({why}); make room or choose another folder.") from None
+        where = shown or path
+        raise ArtifactError(f"{where} cannot be written ({why}); make room or choose another folder.") from None
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
@@ -404,10 +410,15 @@ def reserve(path: Path, num_bytes: int) -> None:
         os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    while error is not None and not isinstance(error, OSError):
+def _system_error(error: BaseException | None) -> str | None:
+    """What the system said, where it was the system that failed."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return os.strerror(error.errno) if error.errno else str(error)
+        if told := re.search(r"os error (\d+)", str(error)):  # of libraries written in Rust
+            return os.strerror(int(told[1]))
         error = error.__context__
-    return error
+    return None
 
 
 def sync_folder(folder: Path) -> None:

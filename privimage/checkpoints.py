@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from privimage import stopping
-from privimage.artifacts import make_folder, sync_folder, tensors_sha256
+from privimage.artifacts import make_folder, tensors_sha256, write_file
 from privimage.config import canonical
 from privimage.errors import UserError
 
@@ -38,14 +37,17 @@ class Checkpoint:
     path holds a fingerprint of sensitive data.
 
     Raises:
-        UserError: if another process works in the folder.
+        UserError: if another process works in the folder, or it cannot be written.
     """
 
     def __init__(self, folder: Path, name: str, shown: Path | None = None) -> None:
         self.folder, self.name, self.shown = Path(folder), name, shown or folder
-        make_folder(self.folder)
-        self.folder.chmod(0o700)
-        self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until the process ends
+        try:
+            make_folder(self.folder)
+            self.folder.chmod(0o700)
+            self._lock = open(self.folder / "lock", "w")  # noqa: SIM115 - held until the process ends
+        except OSError as error:
+            raise UserError(f"checkpoints cannot be kept under {self.shown} ({error.strerror}); mend that.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,13 +62,10 @@ class Checkpoint:
         flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         body = {"name": self.name, "part": part, "state": state}
         body["sha256"] = fingerprint({**body, "tensors": tensors_sha256(flat)})
-        temporary = self.folder / "checkpoint.new"
-        save_file(flat, temporary, metadata={"privimage": canonical(body)})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o600)
-        temporary.replace(self.path(part))
-        sync_folder(self.folder)
+        metadata = {"privimage": canonical(body)}
+        write_file(
+            self.path(part), lambda file: save_file(flat, file, metadata=metadata), private=True, shown=self.shown
+        )
 
     def load(self, part: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The tensors and state of the last checkpoint, or None if there is none.

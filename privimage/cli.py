@@ -91,12 +91,12 @@ def run(main: Callable[[], Any]) -> Any:
     Characters that the terminal's encoding lacks are printed as escapes. Where nobody reads what is printed any further
     (``| head``), it ends without a word. Told to stop, it ends with ``stopping.EXIT_CODE``.
     """
-    stopping.listen()
     confine()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        stopping.listen()
         return _printed(main)
     except stopping.Stopped as told:
         _leave(stopping.EXIT_CODE, f"stopped {told}; the same command, given again, goes on from what was saved.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,17 +163,26 @@ class Curve:
     rows: tuple[tuple[float, ...], ...]
 
     def write(self, path: Path) -> None:
-        """The file exists."""
+        """The file exists; the first row ends with a checksum of all."""
         lines = [",".join(self.columns), *(",".join(f"{value:.6g}" for value in row) for row in self.rows)]
-        write_text(path, "\n".join(lines) + "\n")
+        write_text(path, "\n".join(_with_seal(lines)) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Curve:
         """The curve.
 
         Raises:
-            ArtifactError: if the file is absent or not a table of numbers.
+            ArtifactError: if the file is absent, damaged, or not a table of numbers.
         """
         with reading(path):
-            head, *body = Path(path).read_text(encoding="utf-8").splitlines()
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+            head, *body = [line.rpartition(",")[0] for line in lines]
+            if lines != _with_seal([head, *body]):
+                raise ValueError("its content does not match its checksum")
             return cls(tuple(head.split(",")), tuple(tuple(map(float, line.split(","))) for line in body))
+
+
+def _with_seal(lines: list[str]) -> list[str]:
+    """The lines of a table with one column more, which says a checksum of them in its first row."""
+    seal = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return [f"{line},{end}" for line, end in zip(lines, ["sha256", seal, *[""] * len(lines)])]

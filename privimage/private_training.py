@@ -215,12 +215,19 @@ def _step(
         key=mechanism.key,
         step=step,
     )
-    for name, parameter in model.named_parameters():
-        parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
-    optimizer.step()
     if mechanism.canaries:
         mechanism.canaries.see(gradient, step)
-    return step, values.mean().item() if len(values) else 0.0, len(values)
+    row = step, values.mean().item() if len(values) else 0.0, len(values)
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
+        optimizer.step()
+    except (RuntimeError, MemoryError) as error:  # some weights may have moved: this step is not tried again from here
+        raise UserError(
+            f"step {step} failed while the weights were updated ({type(error).__name__}: {error}); free memory and "
+            "start again, which goes on from the last checkpoint."
+        ) from error
+    return row
 
 
 def draw_batch(

@@ -2,11 +2,11 @@
 
 SIGTERM (a scheduler's notice), SIGINT (Ctrl-C) and the death of the driver come to the same. Where a loop saves its
 state, the stage ends there, through ``check``, and the loop saves first; everywhere else at once, which loses nothing,
-since files are whole or absent. A second signal ends it at once.
+since files are whole or absent. A second signal kills it, as anything may: what is on the disk is fit for that.
 
 The driver is the Snakemake that started the stage; it names itself in ``PRIVIMAGE_DRIVER``. Killed, it leaves children
-that would write on while the next one starts. On another host, or where the system has no handles for processes, it is
-not watched.
+that would write on while the next one starts. On another host, in another container, or where the system has no handles
+for processes, it is not watched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, given again, goes on
-DRIVER = "PRIVIMAGE_DRIVER"  # "host:pid"
+DRIVER = "PRIVIMAGE_DRIVER"  # host, namespace of process numbers, process number
 
 _why = ""  # the stage is to stop, once this says why
 _gone = ""  # the driver is, once this says so
@@ -35,13 +36,26 @@ def listen() -> None:
     """From here on, signals and the death of the driver stop this process as described above."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _told)
-    host, _, pid = os.environ.get(DRIVER, "").rpartition(":")
-    if host == socket.gethostname() and pid.isdigit() and hasattr(os, "pidfd_open"):
-        try:
-            handle = os.pidfd_open(int(pid))
-        except OSError:  # it has a number of its own in another container
-            return
-        threading.Thread(target=_watch, args=(handle,), name="driver", daemon=True).start()
+    place, _, pid = os.environ.get(DRIVER, "").rpartition(" ")
+    if place != _place() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        handle = os.pidfd_open(int(pid))
+    except ProcessLookupError:  # it died while this process was starting
+        _end_with_driver()
+        return
+    threading.Thread(target=_watch, args=(handle,), name="driver", daemon=True).start()
+
+
+def this_process() -> str:
+    """What to name this process by in ``PRIVIMAGE_DRIVER``, so that the stages that it starts end with it."""
+    return f"{_place()} {os.getpid()}"
+
+
+def _place() -> str:
+    """Where process numbers mean the same as here."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {namespace.stat().st_ino if namespace.exists() else ''}"
 
 
 @contextmanager
@@ -72,16 +86,23 @@ def check() -> None:
 
 def _told(number: int, _: object) -> None:
     global _why
-    again, _why = bool(_why), _why or _gone or f"by {signal.Signals(number).name}"
-    if again or not _deferred:
+    if _why:  # never in the midst of what changes the state: that must be done whole, or not at all
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    _why = _gone or f"by {signal.Signals(number).name}"
+    if not _deferred:
         raise Stopped(_why)
 
 
 def _watch(handle: int) -> None:
     """The main thread is told as soon as the process of the handle has ended."""
-    global _gone
     waiting = select.poll()
     waiting.register(handle, select.POLLIN)
     waiting.poll()
+    _end_with_driver()
+
+
+def _end_with_driver() -> None:
+    global _gone
     _gone = "since the Snakemake that started it is gone"
     os.kill(os.getpid(), signal.SIGTERM)

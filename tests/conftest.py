@@ -68,6 +68,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True)
+def umask():
+    """A stage that runs in this process closes what it writes to others; the next test begins as this one did."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets (PRIVIMAGE_DATA, or beside the checkout); without it, tests that need it skip."""

@@ -141,5 +141,5 @@ def test_another_start_than_the_statement_s_is_refused(files, monkeypatch):
 
 
 def test_more_guesses_than_canaries_are_refused():
-    with pytest.raises(UserError, match="0 canaries for 200 guesses"):
+    with pytest.raises(UserError, match="0 canaries for 500 guesses"):
         audit.run(model(), images(), mechanism(), AuditSettings(num_canaries=0), DELTA, MADE_BY)

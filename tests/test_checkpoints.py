@@ -73,7 +73,7 @@ def test_a_half_written_save_leaves_the_one_before(saved, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("privimage.checkpoints.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         saved.save(TENSORS, {"step": 999})
     assert saved.load()[1] == STATE
 

@@ -80,12 +80,12 @@ def test_a_second_signal_ends_what_does_not_come_to_an_end():
     with pytest.raises(subprocess.TimeoutExpired):
         stage.wait(0.5)
     stage.terminate()
-    assert end(stage)[0] == stopping.EXIT_CODE
+    assert end(stage)[0] == -signal.SIGTERM
 
 
 def test_it_ends_with_the_process_that_started_it_though_that_was_killed():
     driver = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    stage = start("loop", PRIVIMAGE_DRIVER=f"{socket.gethostname()}:{driver.pid}")
+    stage = start("loop", PRIVIMAGE_DRIVER=named(driver.pid))
     driver.kill()  # and left as a zombie
     code, out, err = end(stage)
     driver.communicate()
@@ -94,7 +94,25 @@ def test_it_ends_with_the_process_that_started_it_though_that_was_killed():
     assert "since the Snakemake that started it is gone" in err
 
 
-@pytest.mark.parametrize("driver", ["elsewhere:1", f"{socket.gethostname()}:4194304", "nonsense"])
+def named(pid: int) -> str:
+    """What a driver of that number would have named itself by."""
+    return stopping.this_process().replace(str(os.getpid()), str(pid))
+
+
+def test_it_ends_where_the_process_that_started_it_is_gone_already():
+    driver = subprocess.Popen(["true"])
+    driver.wait()
+    stage = subprocess.run(
+        [sys.executable, "-c", STAGE, "idle"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "PRIVIMAGE_DRIVER": named(driver.pid)},
+    )
+    assert stage.returncode == stopping.EXIT_CODE and "Snakemake that started it is gone" in stage.stderr
+
+
+@pytest.mark.parametrize("driver", ["elsewhere 1 1", f"{socket.gethostname()} 1 {2**22}", "nonsense", ""])
 def test_a_driver_that_cannot_be_seen_from_here_is_not_watched(driver):
     stage = start("idle", PRIVIMAGE_DRIVER=driver)
     with pytest.raises(subprocess.TimeoutExpired):

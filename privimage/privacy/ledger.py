@@ -181,27 +181,35 @@ class Release:
         self._stage, self.fingerprint, self._label = stage, fingerprint, label
         self.folder = ledger.folder / stage / (fingerprint if self._private else f"{fingerprint}-not-private")
         self.replayable = False  # the key was already there
+        self._lock: IO[bytes] | None = None
         self._key: SecretKey | None = None
         self._num_steps: int | None = None
 
     def __enter__(self) -> Release:
-        _make_private(self.folder.parent)
-        _make_private(self.folder)
-        handle = os.open(self.folder / "release.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        self._lock = open(handle, "r+b")  # noqa: SIM115 - held until the process ends or leaves
         try:
+            _make_private(self.folder.parent)
+            _make_private(self.folder)
+            handle = os.open(self.folder / "release.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = open(handle, "r+b")  # noqa: SIM115 - held until the process ends or leaves
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._load()
         except BlockingIOError:
-            self._lock.close()
+            self.__exit__()
             raise UserError(f"`{self._label}` is being drawn by another process; wait for it or stop it.") from None
+        except OSError as error:
+            self.__exit__()
+            raise UserError(
+                f"the state folder {self.folder.parent} cannot be written ({error.strerror}); make room or mend its "
+                "permissions. Nothing was drawn."
+            ) from None
         except BaseException:
-            self._lock.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     @property
     def key(self) -> SecretKey:

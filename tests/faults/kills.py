@@ -20,7 +20,7 @@ from privimage.privacy.ledger import Ledger
 from privimage.settings import Declared
 
 SEED = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
-DIED = (-signal.SIGKILL, -signal.SIGXFSZ)
+DIED = (-signal.SIGKILL, -signal.SIGXFSZ, -signal.SIGTERM)
 TAKES_STEP = ("poisson", "diffusion", "gradient")  # purposes of draws of which the first index is a step
 
 

@@ -98,7 +98,6 @@ def write_inputs(folder: Path) -> None:
     write_lineage(folder)
     start = new_denoiser(NetworkSettings(**tuples(NETWORK)), 8, 1, len(NAMES), seed=0)
     _weights(start, Provenance("finetune", 1)).write(folder / "finetuned")
-    quick_accounting()
     events = [QUERY, Event("poisson_gaussian", 9.0, 0.3, 4), noisy_choice(CHOICE)]
     statement = accounting.statement(events, Declared(**tuples(DECLARED)), 9.0, Provenance("finetune", 1))
     statement.write(folder / "privacy.json")

@@ -305,9 +305,9 @@ MUTANTS = {
     "the sum without noise moves the weights too": edit(
         "only gradients leave",
         STEP,
-        "optimizer.step()",
-        "optimizer.step()\n    with torch.no_grad():\n        for name, p in model.named_parameters():\n"
-        "            p -= 1e-3 * total[name].view_as(p)",
+        "    return row",
+        "    with torch.no_grad():\n        for name, p in model.named_parameters():\n"
+        "            p -= 1e-3 * total[name].view_as(p)\n    return row",
     ),
     "the average follows the sum without noise": edit(
         "only gradients leave",

@@ -1,11 +1,11 @@
 # What all rules share: the checked configuration, paths, and settings as text.
 import os
 import re
-import socket
 import sys
 
 from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
+from privimage.stopping import this_process
 
 shell.prefix("set -euo pipefail; umask 077; ")  # a prefix replaces Snakemake's own strictness
 try:
@@ -14,8 +14,7 @@ except UserError as error:
     raise SystemExit(f"error: {error}") from None  # a WorkflowError would bring three lines of traceback along
 # Rules run the Python that runs Snakemake, also when no environment is activated, say how far they are, and end with it.
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-DRIVER = f"{socket.gethostname()}:{os.getpid()}"
-os.environ.update(PATH=PATH, PRIVIMAGE_STATUS=f"{CONFIG.state_dir}/status", PRIVIMAGE_DRIVER=DRIVER)
+os.environ.update(PATH=PATH, PRIVIMAGE_STATUS=f"{CONFIG.state_dir}/status", PRIVIMAGE_DRIVER=this_process())
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 
