@@ -44,6 +44,7 @@ from watched import (
     STAGE,
     STAGE_IMAGES,
     WHITE,
+    Cusp,
     Small,
     Table,
     Watched,
@@ -158,10 +159,11 @@ def shares(w: Watched) -> float:
 
 def not_finite(w: Watched) -> float:
     found = []
-    for value in (math.nan, math.inf):
-        model, images = Small(w.seed), pictures(4, w.seed)
-        with torch.no_grad():
-            model.label.weight[1, 0] = value  # images of the second class: all their numbers, or with inf a few
+    for value in (math.nan, math.inf, None):
+        model, images = (Small if value else Cusp)(w.seed), pictures(4, w.seed)
+        if value:
+            with torch.no_grad():
+                model.label.weight[1, 0] = value  # images of the second class: all their numbers, or with inf a few
         images.labels[:] = [0, 0, 1, 1]
         moved = w.moved(model, images, last=2, num_steps=2, microbatch=4)
         found.append(certain(moved.norm(dim=1).max() <= ROUNDED))

@@ -70,6 +70,31 @@ class Small(nn.Module):
         return self.conv_out(torch.tanh(self.norm(self.conv_in(x)) + e)) - x
 
 
+class Cliff(torch.autograd.Function):
+    """Leaves numbers [B, 1] as they are, and makes the gradient of those of the second class infinite."""
+
+    @staticmethod
+    def forward(ctx, numbers: Tensor, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(labels)
+        return numbers.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (labels,) = ctx.saved_tensors
+        return torch.where(labels[:, None] == 1, torch.inf, gradient), None
+
+
+class Cusp(Small):
+    """The same, but of images of the second class one number of the gradient is infinite, and all others are not."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.steep = nn.Embedding(3, 1)
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        return super().forward(x, sigma, labels) + Cliff.apply(self.steep(labels), labels)[:, :, None, None]
+
+
 class Table(nn.Module):
     """A denoiser that guesses one grey value a label: an image moves the entry of its label and no other."""
 
