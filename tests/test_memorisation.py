@@ -140,6 +140,7 @@ def test_images_that_real_ones_repeat_are_no_copies_and_a_single_one_is():
     assert copies["p_value"] == pytest.approx(1 - 0.2**4 - 4 * 0.8 * 0.2**3 - 6 * 0.8**2 * 0.2**2)
 
 
+@pytest.mark.slow
 def test_pixels_take_no_memory_beside_the_images():
     rng = np.random.default_rng(0)
     synthetic, train, test = (rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for n in (20, 3000, 50))

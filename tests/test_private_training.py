@@ -2,20 +2,17 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from small_model import DECLARED, SETTINGS, images, mechanism, model, weights
 
 from privimage import private_training
 from privimage.compute import Compute
-from privimage.diffusion.images import Images
-from privimage.diffusion.loss import per_image_loss
 from privimage.errors import UserError
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
-from privimage.settings import ComputeSettings, FinetuneSettings
+from privimage.settings import ComputeSettings
 
 
 def test_the_key_decides_the_weights():
@@ -27,36 +24,6 @@ def test_the_key_decides_the_weights():
 def test_microbatches_do_not_change_the_result():
     a, b = (private_training.run(model(), images(), mechanism(microbatch_size=size))[0] for size in (64, 3))
     torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-4)
-
-
-def test_the_update_is_divided_by_the_declared_number_and_not_by_the_drawn_one():
-    """With plain gradients in place of Adam's, halving the declared number doubles the update."""
-    moved = []
-    for num_images in (24, 12):
-        made = model()
-        before = weights(made).clone()
-        optimizer = torch.optim.SGD(made.parameters(), lr=1.0)
-        data, how = Images(images().images, images().labels, torch.device("cpu")), mechanism(num_images=num_images)
-        private_training._step(made, optimizer, per_image_loss, data, how, 64, 0)
-        moved.append(weights(made) - before)
-    torch.testing.assert_close(2 * moved[0], moved[1], rtol=1e-3, atol=1e-6)
-
-
-def test_one_more_image_moves_no_other_image_s_draw():
-    data = Images(images().images, images().labels, torch.device("cpu"))
-    few, many = (
-        private_training.draw_batch(data, np.array(index), SETTINGS, 2, SecretKey.from_seed(0), 3)
-        for index in ([4, 9], [4, 7, 9])
-    )
-    for before, after in zip(few, many):
-        assert torch.equal(before, after[[0, 2]])
-
-
-def test_steps_with_no_image_are_noise_and_count():
-    settings = FinetuneSettings(sampling_probability=1e-6, num_steps=3, noise_levels_per_image=2)
-    made, _, curve = private_training.run(model(), images(), mechanism(settings=settings))
-    assert [row[2] for row in curve.rows] == [0, 0, 0]
-    assert not torch.equal(weights(made), weights(model()))
 
 
 @pytest.mark.gpu
@@ -130,7 +97,7 @@ def out_of_memory(monkeypatch, first, most):
     return sizes
 
 
-@pytest.mark.parametrize("first", range(6))
+@pytest.mark.parametrize("first", [0, 3])
 def test_when_memory_runs_out_fewer_images_at_once_give_the_same_result(monkeypatch, first, capsys):
     calm = weights(private_training.run(model(), images(), mechanism(microbatch_size=6))[0])
     with monkeypatch.context() as patch:

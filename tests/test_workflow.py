@@ -393,6 +393,7 @@ def arrive(folder: Path) -> None:
     (folder / "cache/privimage" / INCEPTION.name).touch()
 
 
+@pytest.mark.slow
 def test_inceptions_first_arrival_by_download_reruns_nothing(chain, tmp_path, monkeypatch):
     (made := tmp_path / "made").mkdir()
     run, with_it = with_inception(chain, tmp_path, made, monkeypatch, "[]")

@@ -33,7 +33,7 @@ def one_works(server, calm, folder, name, count):
     again.finish(left if name in PRIVATE else None)
 
 
-@pytest.mark.parametrize("name, count", [("query", 2), ("finetune", 5)])
+@pytest.mark.parametrize("name, count", [("query", 2), ("finetune", 3)])
 def test_of_a_few_starts_at_once_one_works(server, calm, row, tmp_path, name, count):
     one_works(server, calm, tmp_path / "trial", name, count)
     row(f"{count} starts at once, {name}", 1, 1)
