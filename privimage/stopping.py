@@ -2,7 +2,9 @@
 
 SIGTERM (a scheduler's notice), SIGINT (Ctrl-C) and the death of the driver come to the same. Where a loop saves its
 state, the stage ends there, through ``check``, and the loop saves first; everywhere else at once, which loses nothing,
-since files are whole or absent. A second signal kills it, as anything may: what is on the disk is fit for that.
+since files are whole or absent. Further signals change nothing for a while, since whoever stops a whole group of
+processes tells each of them several times; one that comes later kills it, as anything may: what is on the disk is fit
+for that.
 
 The driver is the Snakemake that started the stage; it names itself in ``PRIVIMAGE_DRIVER``. Killed, it leaves children
 that would write on while the next one starts. On another host, in another container, or where the system has no handles
@@ -16,14 +18,17 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PATIENCE = 10.0  # seconds in which a stage is not told twice
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, given again, goes on
 DRIVER = "PRIVIMAGE_DRIVER"  # host, namespace of process numbers, process number
 
 _why = ""  # the stage is to stop, once this says why
+_since = 0.0  # when it was told
 _gone = ""  # the driver is, once this says so
 _deferred = 0  # blocks that are open
 
@@ -85,11 +90,13 @@ def check() -> None:
 
 
 def _told(number: int, _: object) -> None:
-    global _why
-    if _why:  # never in the midst of what changes the state: that must be done whole, or not at all
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    _why = _gone or f"by {signal.Signals(number).name}"
+    global _why, _since
+    if _why:
+        if time.monotonic() - _since > PATIENCE:  # dead, rather than stopped in the midst of a change of the state
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    _why, _since = _gone or f"by {signal.Signals(number).name}", time.monotonic()
     if not _deferred:
         raise Stopped(_why)
 
@@ -104,5 +111,7 @@ def _watch(handle: int) -> None:
 
 def _end_with_driver() -> None:
     global _gone
+    if _why:
+        return
     _gone = "since the Snakemake that started it is gone"
     os.kill(os.getpid(), signal.SIGTERM)

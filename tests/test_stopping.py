@@ -17,7 +17,17 @@ STAGE = """
 import sys, time
 from privimage import cli, stopping
 
+stopping.PATIENCE = 1.0
+
 def main():
+    if sys.argv[1] == "saving":
+        with stopping.deferred():
+            print(0, flush=True)
+            while not stopping.asked():
+                time.sleep(0.05)
+            time.sleep(0.5)
+            print("saved", flush=True)
+            stopping.check()
     if sys.argv[1] == "loop":
         with stopping.deferred():
             for step in range(600):
@@ -74,11 +84,23 @@ def test_elsewhere_it_ends_at_once():
     assert time.monotonic() - began < 5
 
 
-def test_a_second_signal_ends_what_does_not_come_to_an_end():
+def test_it_is_not_disturbed_while_it_saves_though_the_whole_group_is_told_and_its_driver_ends():
+    driver = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    stage = start("saving", PRIVIMAGE_DRIVER=named(driver.pid))
+    stage.terminate()
+    driver.kill()
+    driver.communicate()
+    stage.send_signal(signal.SIGINT)
+    stage.terminate()
+    code, out, err = end(stage)
+    assert (code, out) == (stopping.EXIT_CODE, "saved\n") and err.startswith("error: stopped")
+
+
+def test_a_later_signal_ends_what_does_not_come_to_an_end():
     stage = start("stubborn")
     stage.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
-        stage.wait(0.5)
+        stage.wait(1.2)
     stage.terminate()
     assert end(stage)[0] == -signal.SIGTERM
 

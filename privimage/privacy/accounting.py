@@ -158,12 +158,12 @@ def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
     """Epsilon by independent accountants under add/remove-one; one that cannot process the events is left out.
 
     The first is the package's own. PRV is an upper bound 0.01 above its estimate, RDP a looser one. PRV knows Gaussian
-    noise alone, and takes discrete for continuous noise; for RDP, that is an upper bound.
+    noise alone, and takes discrete for continuous noise, where that is nearly so; for RDP, it is an upper bound.
     """
     found = [Accountant(PLD, version("dp-accounting"), epsilon(events, delta))]
+    beyond_prv = any(event.mechanism == "report_noisy_max" or _coarse(event) for event in events)
     events = [_continuous(event) for event in events]
-    pure = any(event.mechanism == "report_noisy_max" for event in events)
-    for name, measure in ((RDP, _rdp),) if pure else ((PRV, _prv), (RDP, _rdp)):
+    for name, measure in ((RDP, _rdp),) if beyond_prv else ((PRV, _prv), (RDP, _rdp)):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # log of 1 - q at q = 1, and a hint to widen RDP's orders
             try:
@@ -173,6 +173,11 @@ def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
         if math.isfinite(value):
             found.append(Accountant(name, version("opacus"), value))
     return found
+
+
+def _coarse(event: Event) -> bool:
+    """Whether its noise is so small that whole numbers make a difference."""
+    return event.mechanism == "discrete_gaussian" and event.noise_multiplier < 3
 
 
 def _continuous(event: Event) -> Event:

@@ -30,6 +30,7 @@ folder that is gone, or another one used by a second checkout, whose charges the
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -44,7 +45,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from privimage.artifacts import sha256, sync_folder, write_bytes, write_private
+from privimage.artifacts import sha256, sync_folder, write_bytes, write_file
 from privimage.config import canonical
 from privimage.errors import UserError
 from privimage.privacy import odometer
@@ -231,7 +232,7 @@ class Release:
         """
         if not self.finished:
             return None
-        path, known = self.folder / name, _read_sealed(self._finished_path)["artifacts"]
+        path, known = self.folder / name, self._artifacts()
         if name not in known or not path.exists() or sha256(path) != known[name]:
             raise UserError(
                 f"`{self._label}` is finished, but its {name} in {self.folder.parent} is gone or damaged. Restore it "
@@ -290,7 +291,8 @@ class Release:
     def reserved_steps(self) -> int:
         """How many steps may have been executed: step i, counted from 0, needs at least i + 1."""
         path = self.folder / "reserved_steps"
-        return int(_read_sealed(path)["number"]) if path.exists() else 0
+        was_there = (self.folder / "charged.json").exists() and not self.finished
+        return int(_read_sealed(path)["number"]) if path.exists() or was_there else 0
 
     def reserve_step(self, step: int) -> None:
         """It is on the disk that ``step`` (counted from 0) may be executed; a step already reserved stays so."""
@@ -314,6 +316,14 @@ class Release:
     def _finished_path(self) -> Path:
         return self.folder / "finished.json"
 
+    def _artifacts(self) -> dict[str, str]:
+        """The names and checksums of what the finished release holds."""
+        with contextlib.suppress(ValueError, AttributeError):
+            body = json.loads(self._finished_path.read_bytes())
+            if body.keys() == {"label", "time", "artifacts"}:  # of a version that sealed nothing
+                return body["artifacts"]
+        return _read_sealed(self._finished_path)["artifacts"]
+
     def _load(self) -> None:
         """Keyed if not finished; else nothing but the artifacts is left."""
         path = self.folder / "key"
@@ -321,7 +331,7 @@ class Release:
             self._key, self.replayable = None, False
             if path.exists():
                 SecretKey.destroy(path)
-            kept = _read_sealed(self._finished_path)["artifacts"]
+            kept = self._artifacts()
             _remove_all_but({*kept, "finished.json", "begun.json", "charged.json", "release.lock"}, self.folder)
             return
         if not (self.folder / "begun.json").exists():
@@ -374,7 +384,8 @@ def _make_private(folder: Path) -> None:
 
 
 def _write_sealed(path: Path, body: Mapping[str, Any]) -> None:
-    write_private(path, canonical({**body, "seal": _checksum(body)}).encode())
+    text = canonical({**body, "seal": _checksum(body)})
+    write_file(path, lambda file: file.write_text(text, encoding="utf-8"), private=True, shown=path.parent.parent)
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:
