@@ -177,7 +177,7 @@ def accountants(events: Sequence[Event], delta: float) -> list[Accountant]:
 
 def _coarse(event: Event) -> bool:
     """Whether its noise is so small that whole numbers make a difference."""
-    return event.mechanism == "discrete_gaussian" and event.noise_multiplier < 3
+    return event.mechanism == "discrete_gaussian" and event.noise_multiplier < 2
 
 
 def _continuous(event: Event) -> Event:

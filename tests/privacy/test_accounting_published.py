@@ -89,6 +89,12 @@ def agree(events: list[Event], delta: float) -> None:
     assert rdp.value > pld.value
 
 
+@pytest.mark.parametrize("multiplier", [0.5, 1.0, 1.5])
+def test_noise_so_small_that_whole_numbers_matter_is_confirmed_by_renyi_divergence_alone(multiplier) -> None:
+    pld, rdp = accountants([noisy_votes(1, multiplier)], 1e-5)
+    assert rdp.name == "RDP (Opacus)" and rdp.value > pld.value
+
+
 GRID = [
     ([noisy_votes(votes, multiplier), dp_sgd(noise, q, steps)], delta)
     for votes, multiplier in ((1, 10), (5, 20), (25, 500))
