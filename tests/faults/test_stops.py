@@ -56,7 +56,7 @@ def test_a_stop_at_any_moment_loses_no_step_that_was_taken(server, calm, row, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
-def test_a_second_signal_at_any_moment_ends_it_at_once_and_breaks_nothing(server, calm, row, tmp_path, name):
+def test_a_second_signal_at_any_moment_breaks_nothing(server, calm, row, tmp_path, name):
     """As when Ctrl-C is pressed twice, or a scheduler and Snakemake both say it."""
     trial, left, _ = calm(name)
     total = len(trial.notes())
