@@ -93,7 +93,9 @@ class LocalSlurm:
     def __enter__(self) -> LocalSlurm:
         try:
             self._configure()
-            munge = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")]
+            munge = [
+                f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")
+            ]
             munge += [f"--key-file={self.folder}/munge.key", f"--log-file={self.folder}/munge.log"]
             self._start("munged", ["munged", "--foreground", "--force", *munge])
             wait_for(lambda: (self.folder / "munge.socket").exists(), 20, "munged does not open its socket")
@@ -132,7 +134,9 @@ class LocalSlurm:
         (self.folder / "gres.conf").write_text("Name=gpu Type=fake File=/dev/null\n" if self.gres else "")
         for name in COMMANDS:  # a job step loses its SLURM_ variables, and with them where the configuration is
             command = self.bin / name
-            command.write_text(f"#!/bin/sh\nexport SLURM_CONF={self.folder}/slurm.conf\nexec {shutil.which(name)} \"$@\"\n")
+            command.write_text(
+                f'#!/bin/sh\nexport SLURM_CONF={self.folder}/slurm.conf\nexec {shutil.which(name)} "$@"\n'
+            )
             command.chmod(0o755)
 
     def _start(self, name: str, words: list[str]) -> None:
