@@ -35,14 +35,18 @@ def images_that_fit(bytes_per_image: int, device: torch.device, most: int) -> in
     return max(1, min(1 << (fit.bit_length() - 1), most))
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the error is about memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 def smaller(size: int, error: BaseException) -> int:
     """Half of a number of images that was too large; an error that is not about memory goes on.
 
     Raises:
         UserError: if it was a single image.
     """
-    full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
-    if not full:
+    if not is_full(error):
         raise error
     torch.cuda.empty_cache()
     if size == 1:

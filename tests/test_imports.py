@@ -23,7 +23,7 @@ MAY_CALL = {("metrics.torchscript", "torch.jit.load")}  # which looks through th
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
 WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "finetune", "private_training"}
 WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
-           "releasing.image_folder", "releasing.parquet", "process", "metrics.torchscript"}  # fmt: skip
+           "releasing.image_folder", "releasing.parquet", "process", "ranks", "metrics.torchscript"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
 DATASET_NAMES = ("digits", "glyphs", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "camelyon", "imagenet")
 MAY_NAME_DATASETS = ("data.", "settings", "config")
