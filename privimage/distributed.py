@@ -58,9 +58,7 @@ class Group:
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Each tensor, of one shape everywhere, holds the leader's values."""
         if self.size > 1:
-            with unbroken():
-                for tensor in tensors:
-                    dist.broadcast(tensor, 0)
+            _at_once(tensors, lambda flat: dist.broadcast(flat, 0))
 
     def numbers(self, numbers: Sequence[int]) -> list[int]:
         """The leader's whole numbers, of 64 bits; what the others give is ignored."""
@@ -75,9 +73,7 @@ class Group:
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """The leader's tensors are the sums over all processes; the others' are of no use any more."""
         if self.size > 1:
-            with unbroken():
-                for tensor in tensors:
-                    dist.reduce(tensor, 0)
+            _at_once(tensors, lambda flat: dist.reduce(flat, 0))
 
     def together(self, work: Callable[[], Result]) -> Result:
         """What ``work`` returns, once it has returned in every process.
@@ -151,10 +147,8 @@ def joined() -> Iterator[Group]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the processes of the stage do not find each other ({reason}); check the network.") from error
-    try:
-        yield Group(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Group(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # after an error the process ends, which nobody shall wait for
 
 
 @contextmanager
@@ -166,6 +160,20 @@ def unbroken() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or not _is_broken(error):
             raise
         raise stopping.Stopped("since another of its processes ended") from error
+
+
+@torch.no_grad()
+def _at_once(tensors: Iterable[Tensor], travel: Callable[[Tensor], object]) -> None:
+    """All tensors of one kind and device travel as one; each then holds what came back."""
+    kinds: dict[tuple, list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    for same in kinds.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in same])
+        with unbroken():
+            travel(flat)
+        for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same])):
+            tensor.copy_(part.view(tensor.shape))
 
 
 def _is_broken(error: RuntimeError) -> bool:

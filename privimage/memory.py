@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from privimage.errors import UserError
+from privimage.ranks import leads
 
 GPU_SHARE = 0.6  # of what is free: fragments, workspaces of libraries and the largest layer's gradients take the rest
 CPU_BYTES = 1_000_000_000  # caches are small: more images at once are no faster
@@ -53,5 +54,6 @@ def smaller(size: int, error: BaseException) -> int:
         raise UserError(
             "a single image does not fit into memory; lower finetune.noise_levels_per_image or the network's size."
         ) from error
-    print(f"warning: out of memory with {size} images at once; going on with {size // 2}.", file=sys.stderr)
+    if leads():
+        print(f"warning: out of memory with {size} images at once; going on with {size // 2}.", file=sys.stderr)
     return size // 2

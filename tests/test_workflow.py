@@ -18,6 +18,7 @@ from leaks import PRIVATE, is_internal, leaks, loose
 
 from privimage.data.published import INCEPTION
 from privimage.errors import UserError
+from privimage.launch import TOGETHER
 from privimage.networks import cache_folder
 
 METHODS = ("privimage", "pdp")
@@ -445,7 +446,12 @@ def test_every_rule_states_what_a_cluster_needs(rule):
     for resource in ("mem_mb", "runtime", "gpu"):
         assert re.search(rf"^        {resource}=(memory\()?\d+\)?,", text, re.M), f"{rule} has no {resource}"
     stage = rule.split("_")[0]
-    assert f'version=stage_version("{stage}"),' in text and f'"python -m privimage.{stage} ' in text
+    assert f'version=stage_version("{stage}"),' in text
+    on_gpu = "gpu=1," in text  # then it is started by what assigns GPUs, and processes if the stage allows several
+    several = all(f"        {name}=1," in text for name in ("nodes", "processes"))
+    assert several == (stage in TOGETHER)
+    start = ("TOGETHER + " if several else "ALONE + ") if on_gpu else ""
+    assert re.search(rf'^        {re.escape(start)}"{"" if on_gpu else "python -m privimage."}{stage} ', text, re.M)
     assert re.search(r" 2>&1 \| tee \{log:q\}( \|\| \{\{ rm .*; exit 1; \}\})?\"\s*$", text)
 
 

@@ -319,8 +319,8 @@ MUTANTS = {
     "empty batches left out": edit(
         "empty batch",
         STEP,
-        "    def losses_of",
-        "    if not len(index):\n        return step, 0.0, 0\n\n    def losses_of",
+        "    work = ",
+        "    if not len(index):\n        return step, 0.0, 0\n\n    work = ",
     ),
     "no noise on empty batches": edit(
         "empty batch",
@@ -330,7 +330,7 @@ MUTANTS = {
     ),
     # --- steps ---
     "the generator starts anew on resume": edit(
-        "resume", RUN, "mechanism, size, step)", "mechanism, size, step - start)"
+        "resume", RUN, "mechanism, size, step, group)", "mechanism, size, step - start, group)"
     ),
     "one step more": edit(
         "empty batch", RUN, "range(start, settings.num_steps)", "range(start, settings.num_steps + (release is None))"

@@ -27,7 +27,7 @@ rule semantics:
         query=query_flag,
         version=stage_version("semantics"),
     shell:
-        "python -m privimage.semantics --train {input.train:q} --test {input.test:q}"
+        ALONE + "semantics --train {input.train:q} --test {input.test:q}"
         " --classifier {input.classifier:q} --subset {input.subset:q} {params.query}"
         " --settings {params.settings:q} --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -55,7 +55,7 @@ rule memorisation:
         settings=settings("memorisation"),
         version=stage_version("memorisation"),
     shell:
-        "python -m privimage.memorisation --synthetic {input.synthetic:q} --train {input.train:q}"
+        ALONE + "memorisation --synthetic {input.synthetic:q} --train {input.train:q}"
         " --test {input.test:q} --classifier {input.classifier:q} --settings {params.settings:q}"
         " --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -84,7 +84,7 @@ rule membership:
         settings=settings("membership"),
         version=stage_version("membership"),
     shell:
-        "python -m privimage.membership --weights {input.weights:q} --privacy {input.privacy:q}"
+        ALONE + "membership --weights {input.weights:q} --privacy {input.privacy:q}"
         " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
         " --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -114,6 +114,6 @@ rule audit:
         declared=declared,
         version=stage_version("audit"),
     shell:
-        "python -m privimage.audit --images {input.images:q} --pretrained {input.pretrained:q}"
+        ALONE + "audit --images {input.images:q} --pretrained {input.pretrained:q}"
         " --privacy {input.privacy:q} --finetune {params.finetune:q} --declared {params.declared:q}"
         " --settings {params.settings:q} --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"
