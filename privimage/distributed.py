@@ -147,8 +147,10 @@ def joined() -> Iterator[Group]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the processes of the stage do not find each other ({reason}); check the network.") from error
-    yield Group(dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # after an error the process ends, which nobody shall wait for
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def _together(program: Sequence[str], stage: str, processes: int, nodes: int, me
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said below, once
+    logging.disable(logging.CRITICAL)  # what matters is said below, once
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[stopping.DRIVER] = stopping.this_process()  # they end with this launcher, as it does with Snakemake
     if nodes == 1:
@@ -102,8 +102,8 @@ def _together(program: Sequence[str], stage: str, processes: int, nodes: int, me
             elastic_launch(config, program[0])(*program[1:])
         except ChildFailedError as error:
             return _told(error.failures, stage)
-        except SignalException:
-            return stopping.EXIT_CODE
+        except SignalException as told:
+            raise stopping.Stopped(stopping.reason(told.sigval)) from told
         except (RendezvousError, RuntimeError) as error:
             raise UserError(
                 f"the processes of `{stage}` did not find each other at {meeting or 'localhost'} "
