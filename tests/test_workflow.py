@@ -185,6 +185,7 @@ def plans(chain, fresh, touched, tmp_path_factory) -> dict[str, list[Job]]:
         "everything": (fresh, *everything),
         "leak": (with_leak(tmp_path_factory.mktemp("leak")), *everything),
         "without query": (fresh, "--printshellcmds", *without_query),
+        "wider": (chain, *TOY, "--set-resources", "finetune:gpu=4", "finetune:nodes=2", "pretrain:processes=8"),
     }
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(calls, pool.map(lambda call: dry_run(*call), calls.values())))
@@ -207,6 +208,10 @@ def test_a_raised_version_reruns_its_stage_and_what_follows(plans, stage):
 
 def test_a_touched_configuration_or_an_edited_comment_reruns_nothing(plans):
     assert names(plans["touched"]) == set()
+
+
+def test_how_many_gpus_nodes_and_processes_a_stage_gets_reruns_nothing(plans):
+    assert names(plans["wider"]) == set()
 
 
 def test_one_stage_again_and_what_follows(plans):
