@@ -347,7 +347,7 @@ def test_rules_run_the_python_that_runs_snakemake(fresh, tmp_path):
     """Also when no environment is activated and another Python, or none, is on the path."""
     run, tools = copy_project(tmp_path / "run"), tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "sh", "tee"):
+    for name in ("bash", "sh", "tee", "which"):  # the last for a plugin that looks whether there is a scheduler
         (tools / name).symlink_to(shutil.which(name))
     (tools / "python").write_text("#!/bin/sh\nexit 97\n")
     (tools / "python").chmod(0o755)
@@ -455,8 +455,10 @@ def test_every_rule_states_what_a_cluster_needs(rule):
     on_gpu = "gpu=1," in text  # then it is started by what assigns GPUs, and processes if the stage allows several
     several = all(f"        {name}=1," in text for name in ("nodes", "processes"))
     assert several == (stage in TOGETHER)
-    start = ("TOGETHER + " if several else "ALONE + ") if on_gpu else ""
-    assert re.search(rf'^        {re.escape(start)}"{"" if on_gpu else "python -m privimage."}{stage} ', text, re.M)
+    command = "".join(re.findall(r'^        "(.*)"$', text.partition("    shell:")[2], re.M))
+    wide = " --nodes {resources.nodes} --processes {resources.processes}" if several else ""
+    start = f"launch --gpus {{resources.gpu}}{wide} -- " if on_gpu else ""
+    assert command.startswith(f"python -m privimage.{start}{stage} ")
     assert re.search(r" 2>&1 \| tee \{log:q\}( \|\| \{\{ rm .*; exit 1; \}\})?\"\s*$", text)
 
 

@@ -7,11 +7,6 @@ from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
 from privimage.stopping import this_process
 
-# What starts a stage that may use a GPU: in one process, or in as many as its resources say.
-ALONE = "python -m privimage.launch --gpus {resources.gpu} -- "
-TOGETHER = (
-    "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes} --processes {resources.processes} -- "
-)
 shell.prefix("set -euo pipefail; umask 077; ")  # a prefix replaces Snakemake's own strictness
 try:
     CONFIG = load(config)
@@ -21,9 +16,9 @@ except UserError as error:
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 os.environ.update(PATH=PATH, PRIVIMAGE_STATUS=f"{CONFIG.state_dir}/status", PRIVIMAGE_DRIVER=this_process())
 if workflow.is_main_process:  # its stages share this machine's GPUs; a scheduler gives its jobs theirs
-    os.environ["PRIVIMAGE_GPUS"] = "shared"
+    os.environ.update(PRIVIMAGE_GPUS="shared")
 elif workflow.remote_exec:
-    os.environ["PRIVIMAGE_GPUS"] = "given"
+    os.environ.update(PRIVIMAGE_GPUS="given")
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 

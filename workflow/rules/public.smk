@@ -107,6 +107,8 @@ rule classifier:
         checkpoints=f"{CONFIG.state_dir}/checkpoints/classifier",
         version=stage_version("classifier"),
     shell:
-        TOGETHER + "classifier --train {input.train:q} --holdout {input.holdout:q}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- classifier"
+        " --train {input.train:q} --holdout {input.holdout:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"
