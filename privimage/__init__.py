@@ -34,6 +34,8 @@ Nouns are parts, which know nothing of stages:
     checkpoints  what lets a long stage resume
     private_training  the DP-SGD loop on the diffusion model: the one part that knows both worlds
     compute      the device, precision and compilation; with `memory`, how many images at once
+    launch       starts a stage, in one process or several; `gpus`: on which GPUs
+    distributed  what the processes of one stage tell each other; `ranks`: which of them leads
     data/        readers of image sources; the only place that knows a data set's name
     classifiers/ networks that classify, and how they are trained
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)

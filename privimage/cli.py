@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from privimage import __version__, stopping
+from privimage import __version__, ranks, stopping
 from privimage.errors import UserError
 from privimage.process import confine
 from privimage.schema import build
@@ -145,7 +145,7 @@ def _is_broken(stream: TextIO) -> bool:
 def _leave(code: int, told: str = "") -> NoReturn:
     """Exit with a sentence, if any; what cannot be printed is dropped, lest it fail once more at the exit."""
     try:
-        if told:
+        if told and not ranks.leave_word(told):
             print(f"error: {told}", file=sys.stderr)
         _flush()
     except OSError:

@@ -20,11 +20,12 @@ from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weigh
 from privimage.checkpoints import fingerprint, flatten
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser
+from privimage.distributed import Group, joined
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger
-from privimage.private_training import Mechanism, run, starting_model
+from privimage.private_training import Mechanism, assist, run, starting_model
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
@@ -77,6 +78,22 @@ def check_charged(before: Sequence[Event], ledger: Ledger) -> None:
 def main() -> None:
     """Run the stage from the command line."""
     args = _arguments()
+    with joined() as group:
+        _lead(args, group) if group.leads else _assist(args, group)
+
+
+def _assist(args: Any, group: Group) -> None:
+    """This process has computed its share of every step. It has no key, draws nothing and writes nothing."""
+    settings = cli.settings_from(FinetuneSettings, args.settings)
+    declared = cli.settings_from(Declared, args.declared, "--declared")
+    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
+    images = ImageSet.read(args.images)
+    model = starting_model(Weights.read(args.pretrained, "diffusion"), declared, images)
+    if group.numbers([]):  # else there is nothing left to train
+        assist(model, images, settings, compute, group)
+
+
+def _lead(args: Any, group: Group) -> None:
     settings = cli.settings_from(FinetuneSettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
     compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
@@ -115,10 +132,11 @@ def main() -> None:
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
     check_charged(before, ledger)
     with ledger.open("finetune", fingerprint(facts), label, facts) as release:
+        group.numbers([] if release.finished else [1])  # do the others have work?
         if not release.finished:
             release.reserve([event], continuing=release.reserved_steps > 0)
             mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, compute)
-            model, ema, curve = run(model, images, mechanism, release)
+            model, ema, curve = run(model, images, mechanism, release, group)
             weights = _weights(model, ema, declared, provenance)
             release.finish({"weights": weights, "curve": curve})
         if release.charged != [event]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from privimage.errors import UserError
+from privimage.ranks import leads
 
 GPU_SHARE = 0.6  # of what is free: fragments, workspaces of libraries and the largest layer's gradients take the rest
 CPU_BYTES = 1_000_000_000  # caches are small: more images at once are no faster
@@ -35,19 +36,24 @@ def images_that_fit(bytes_per_image: int, device: torch.device, most: int) -> in
     return max(1, min(1 << (fit.bit_length() - 1), most))
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the error is about memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 def smaller(size: int, error: BaseException) -> int:
     """Half of a number of images that was too large; an error that is not about memory goes on.
 
     Raises:
         UserError: if it was a single image.
     """
-    full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
-    if not full:
+    if not is_full(error):
         raise error
     torch.cuda.empty_cache()
     if size == 1:
         raise UserError(
             "a single image does not fit into memory; lower finetune.noise_levels_per_image or the network's size."
         ) from error
-    print(f"warning: out of memory with {size} images at once; going on with {size // 2}.", file=sys.stderr)
+    if leads():
+        print(f"warning: out of memory with {size} images at once; going on with {size // 2}.", file=sys.stderr)
     return size // 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from privimage.diffusion.images import Images
 from privimage.diffusion.keyed_noise import keyed_noise
 from privimage.diffusion.loss import NoisyBatch, per_image_loss
 from privimage.diffusion.training import restore_training, training_tensors
+from privimage.distributed import ALONE, Group
 from privimage.errors import UserError
 from privimage.measurements import Curve
 from privimage.memory import bytes_kept, images_that_fit, smaller
@@ -54,13 +55,15 @@ class Mechanism:
 
 
 def run(
-    model: Denoiser, images: ImageSet, mechanism: Mechanism, release: Release | None = None
+    model: Denoiser, images: ImageSet, mechanism: Mechanism, release: Release | None = None, group: Group = ALONE
 ) -> tuple[Denoiser, Denoiser, Curve]:
     """The model after all steps, the average of its weights, and the curve; ``model`` is changed in place.
 
     With a ``release``, each step is reserved before sensitive images are read for it, and the run resumes: from its
     last checkpoint where the same steps can be replayed with the same draws, else past every step that was reserved,
     which then count among the declared number without having been taken.
+
+    The leader of a ``group`` runs it; the others ``assist``. All sum up gradients; the leader alone draws.
     """
     settings, compute = mechanism.settings, mechanism.compute
     model = compute.place(model)
@@ -68,11 +71,11 @@ def run(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
     data = Images(images.images, images.labels, compute.device)
     losses = compute.compiled(per_image_loss)
-    saves = Saves(release, mechanism) if release else None
+    saves = Saves(release, mechanism, group) if release else None
     start, rows, size = 0, [], None
     if saves:
-        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism))
-    size = size or microbatch_size(model, mechanism)
+        start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism, group))
+    size = size or microbatch_size(model, mechanism, group)
     expected = settings.sampling_probability * mechanism.num_images
     steps = progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected)
     with stopping.deferred():
@@ -81,7 +84,7 @@ def run(
                 release.reserve_step(step)
             while True:
                 try:
-                    rows.append(_step(model, optimizer, losses, data, mechanism, size, step))
+                    rows.append(_step(model, optimizer, losses, data, mechanism, size, step, group))
                     break
                 except stopping.Stopped:  # the step has changed nothing yet, and will draw the same again
                     if saves:
@@ -95,18 +98,35 @@ def run(
             if saves and saves.every.due():
                 saves.save(step + 1, model, ema, optimizer, rows, size)
             stopping.check()
+    group.numbers([])  # no further step
+    group.spread(model.parameters())
     return model, ema.module, Curve(COLUMNS, tuple(rows))
+
+
+def assist(model: Denoiser, images: ImageSet, settings: FinetuneSettings, compute: Compute, group: Group) -> Denoiser:
+    """The model that the leader's ``run`` ends with, after this process has computed its share of every step."""
+    model = compute.place(model)
+    data, losses = Images(images.images, images.labels, compute.device), compute.compiled(per_image_loss)
+    with stopping.deferred():
+        while work := group.numbers([]):
+            try:
+                _gradient_sum(model, losses, data, settings, compute, work, group)
+            except MemoryError as error:  # the leader hands the step out again, with fewer images at once
+                smaller(work[1], error)
+            stopping.check()
+    group.spread(model.parameters())
+    return model
 
 
 class Saves:
     """The checkpoint of one release, and the step to go on from."""
 
-    def __init__(self, release: Release, mechanism: Mechanism) -> None:
+    def __init__(self, release: Release, mechanism: Mechanism, group: Group) -> None:
         self.release, self.every, self.num_steps = release, Every(SAVE_SECONDS), mechanism.settings.num_steps
         self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
         self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
         # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
-        self.environment = {"key": mechanism.key.identity, "world_size": 1, **mechanism.compute.describe()}
+        self.environment = {"key": mechanism.key.identity, "world_size": group.size, **mechanism.compute.describe()}
 
     def save(
         self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list, size: int
@@ -148,14 +168,14 @@ class Saves:
         if start > kept:
             print(
                 f"warning: {start - kept} of {self.num_steps} steps were reserved before a crash and cannot be "
-                "replayed (other key, microbatch size, precision, engine, threads, device or library); they count and "
-                "are skipped.",
+                "replayed (other key, microbatch size, precision, engine, threads, number of processes, device or "
+                "library); they count and are skipped.",
                 file=sys.stderr,
             )
 
 
-def microbatch_size(model: Denoiser, mechanism: Mechanism) -> int:
-    """Images to compute at once: as declared, or as many as fit, by a trial with a single blank one."""
+def microbatch_size(model: Denoiser, mechanism: Mechanism, group: Group = ALONE) -> int:
+    """Images that a process computes at once: as declared, or as many as fit, by a trial with a single blank one."""
     if mechanism.compute.settings.microbatch_size:
         return mechanism.compute.settings.microbatch_size
     settings, compute = mechanism.settings, mechanism.compute
@@ -168,7 +188,7 @@ def microbatch_size(model: Denoiser, mechanism: Mechanism) -> int:
     # One gradient an image, in float32, and its copy while it is masked.
     each = kept + 2 * 4 * sum(p.numel() for p in model.parameters())
     each *= levels if compute.settings.engine == "opacus" else 1
-    expected = math.ceil(settings.sampling_probability * mechanism.num_images)
+    expected = math.ceil(settings.sampling_probability * mechanism.num_images / group.size)
     return images_that_fit(each * compute.workers, compute.device, math.ceil(expected / compute.workers))
 
 
@@ -180,31 +200,17 @@ def _step(
     mechanism: Mechanism,
     microbatch: int,
     step: int,
+    group: Group = ALONE,
 ) -> tuple[float, float, float]:
     """One step of DP-SGD; returned is a row of the curve, which stays internal.
 
     Raises:
         Stopped: if the stage was told to stop; then nothing has changed.
     """
-    settings, compute = mechanism.settings, mechanism.compute
+    settings = mechanism.settings
     index = poisson_sample(len(data.labels), settings.sampling_probability, mechanism.key, step)
-
-    def losses_of(part: slice) -> Tensor:
-        stopping.check()
-        batch = draw_batch(data, index[part], settings, model.num_labels, mechanism.key, step)
-        with compute.autocast():
-            return losses(model, batch)
-
-    total, values = clipped_gradient_sum(
-        model,
-        losses_of,
-        len(index),
-        copies=settings.noise_levels_per_image,
-        clip_norm=settings.clip_norm,
-        microbatch_size=microbatch,
-        engine=compute.settings.engine,
-        workers=compute.workers,
-    )
+    work = group.numbers([mechanism.key.seed("diffusion", step), microbatch, *index])
+    total, loss = _gradient_sum(model, losses, data, settings, mechanism.compute, work, group)
     if mechanism.canaries:
         mechanism.canaries.add(total, step)
     gradient = noisy_mean(
@@ -217,7 +223,7 @@ def _step(
     )
     if mechanism.canaries:
         mechanism.canaries.see(gradient, step)
-    row = step, values.mean().item() if len(values) else 0.0, len(values)
+    row = step, loss / max(1, len(index)), len(index)
     try:
         for name, parameter in model.named_parameters():
             parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
@@ -230,10 +236,53 @@ def _step(
     return row
 
 
-def draw_batch(
-    data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, key: SecretKey, step: int
-) -> NoisyBatch:
-    """The images at ``index`` with their diffusion noise, keyed by image and step: a replay draws the same."""
+def _gradient_sum(
+    model: Denoiser,
+    losses: Losses,
+    data: Images,
+    settings: FinetuneSettings,
+    compute: Compute,
+    work: Sequence[int],
+    group: Group,
+) -> tuple[dict[str, Tensor], float]:
+    """At the leader: the sum of the step's clipped gradients, and of its losses. Each process computes its share.
+
+    ``work``: the seed of the step's diffusion noise, the images to compute at once, the numbers of the step's images:
+    one Poisson sample, of which the processes share the images, so that each is in the sum once at most.
+
+    Raises:
+        Stopped: if a process was told to stop, or has ended; then nothing has changed.
+        MemoryError: if one had too little memory; here too.
+    """
+    seed, microbatch, *index = work
+    mine = np.array(index[group.part(len(index))], np.int64)
+    group.spread(model.parameters())
+
+    def losses_of(part: slice) -> Tensor:
+        stopping.check()
+        batch = draw_batch(data, mine[part], settings, model.num_labels, seed)
+        with compute.autocast():
+            return losses(model, batch)
+
+    total, values = group.together(
+        lambda: clipped_gradient_sum(
+            model,
+            losses_of,
+            len(mine),
+            copies=settings.noise_levels_per_image,
+            clip_norm=settings.clip_norm,
+            microbatch_size=microbatch,
+            engine=compute.settings.engine,
+            workers=compute.workers,
+        )
+    )
+    loss = values.double().sum().reshape(1)
+    group.add_up([*total.values(), loss])
+    return total, loss.item()
+
+
+def draw_batch(data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, seed: int) -> NoisyBatch:
+    """The images at ``index`` with their diffusion noise, keyed by image and seed: a replay draws the same."""
     rows = torch.from_numpy(index).to(data.device)
     return keyed_noise(
         *data.at(rows),
@@ -243,7 +292,7 @@ def draw_batch(
         P_std=settings.P_std,
         label_dropout=settings.label_dropout,
         no_label=no_label,
-        key=key.seed("diffusion", step),
+        key=seed,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from privimage.heartbeat import beating
+from privimage.ranks import leads
 
 Item = TypeVar("Item")
 SECONDS = 30.0
@@ -21,8 +22,12 @@ def progress(
 ) -> Iterator[Item]:
     """The items, while standard error says how many of ``total`` are done, counting from ``start``; None: unknown.
 
-    So does a heartbeat for ``privimage status``, which counts ``images`` for each item.
+    So does a heartbeat for ``privimage status``, which counts ``images`` for each item. Of several processes that
+    compute together, the leader speaks for all.
     """
+    if not leads():
+        yield from items
+        return
     items = beating(items, name, total, start, images)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=name, total=total, initial=start)

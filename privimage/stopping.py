@@ -89,6 +89,11 @@ def check() -> None:
         raise Stopped(_why)
 
 
+def reason(number: int) -> str:
+    """What a signal of that number means now: that somebody sent it, or that the driver is gone."""
+    return _gone or f"by {signal.Signals(number).name}"
+
+
 def _told(number: int, _: object) -> None:
     global _why, _since
     if _why:
@@ -96,7 +101,7 @@ def _told(number: int, _: object) -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         return
-    _why, _since = _gone or f"by {signal.Signals(number).name}", time.monotonic()
+    _why, _since = reason(number), time.monotonic()
     if not _deferred:
         raise Stopped(_why)
 

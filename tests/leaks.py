@@ -48,6 +48,11 @@ def _told(job: Job, inside: set[str]) -> tuple[str, ...]:
     return job.notes if inside & {*job.input, *job.output} else ()
 
 
+START = re.compile(  # how the stage is started: by itself, or by what gives it GPUs and processes
+    r"python -m privimage\.(?:launch --gpus \d+ (?:--nodes \d+ --processes \d+ )?-- )?"
+)
+
+
 def loose(jobs: list[Job]) -> set[tuple[str, str]]:
     """(rule, why) of the commands that could carry something past the graph, which knows inputs and outputs alone.
 
@@ -66,7 +71,8 @@ def _why(job: Job) -> Iterator[str]:
         words = shlex.split(command)
     except ValueError:
         words = []
-    if words[:2] != ["python", "-m"] or words[2:3] != [f"privimage.{job.rule.split('_')[0]}"]:
+    stage = job.rule.split("_")[0]
+    if START.sub("", command).split(maxsplit=1)[0:1] != [stage]:
         yield "is no stage"
     if re.search(r"[;&|<>`]|\$\(|\$\{", re.sub(r"'[^']*'", "", command)):
         yield "is more than one program"

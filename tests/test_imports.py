@@ -22,8 +22,9 @@ NEVER_CALLED = ("eval", "exec", "torch.load", "torch.jit.load", "yaml.load", "ya
 MAY_CALL = {("metrics.torchscript", "torch.jit.load")}  # which looks through the program first
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
 WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "finetune", "private_training"}
-WRITERS = {"artifacts", "feature_sets", "shards", "data.fetch", "checkpoints", "privacy.ledger", "privacy.randomness",
-           "releasing.image_folder", "releasing.parquet", "process", "metrics.torchscript"}  # fmt: skip
+WRITERS = {"artifacts", "checkpoints", "data.fetch", "feature_sets", "gpus", "metrics.torchscript", "privacy.ledger",
+           "privacy.randomness", "process", "ranks", "releasing.image_folder", "releasing.parquet",
+           "shards"}  # fmt: skip
 SECRETS = ("cryptography", "secrets", "os.urandom")  # used by privacy/ alone
 DATASET_NAMES = ("digits", "glyphs", "mnist", "fashion_mnist", "cifar10", "cifar100", "celeba", "camelyon", "imagenet")
 MAY_NAME_DATASETS = ("data.", "settings", "config")

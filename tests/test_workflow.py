@@ -18,6 +18,7 @@ from leaks import PRIVATE, is_internal, leaks, loose
 
 from privimage.data.published import INCEPTION
 from privimage.errors import UserError
+from privimage.launch import TOGETHER
 from privimage.networks import cache_folder
 
 METHODS = ("privimage", "pdp")
@@ -184,6 +185,7 @@ def plans(chain, fresh, touched, tmp_path_factory) -> dict[str, list[Job]]:
         "everything": (fresh, *everything),
         "leak": (with_leak(tmp_path_factory.mktemp("leak")), *everything),
         "without query": (fresh, "--printshellcmds", *without_query),
+        "wider": (chain, *TOY, "--set-resources", "finetune:gpu=4", "finetune:nodes=2", "pretrain:processes=8"),
     }
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(calls, pool.map(lambda call: dry_run(*call), calls.values())))
@@ -206,6 +208,10 @@ def test_a_raised_version_reruns_its_stage_and_what_follows(plans, stage):
 
 def test_a_touched_configuration_or_an_edited_comment_reruns_nothing(plans):
     assert names(plans["touched"]) == set()
+
+
+def test_how_many_gpus_nodes_and_processes_a_stage_gets_reruns_nothing(plans):
+    assert names(plans["wider"]) == set()
 
 
 def test_one_stage_again_and_what_follows(plans):
@@ -341,7 +347,7 @@ def test_rules_run_the_python_that_runs_snakemake(fresh, tmp_path):
     """Also when no environment is activated and another Python, or none, is on the path."""
     run, tools = copy_project(tmp_path / "run"), tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "sh", "tee"):
+    for name in ("bash", "sh", "tee", "which"):  # the last for a plugin that looks whether there is a scheduler
         (tools / name).symlink_to(shutil.which(name))
     (tools / "python").write_text("#!/bin/sh\nexit 97\n")
     (tools / "python").chmod(0o755)
@@ -445,7 +451,14 @@ def test_every_rule_states_what_a_cluster_needs(rule):
     for resource in ("mem_mb", "runtime", "gpu"):
         assert re.search(rf"^        {resource}=(memory\()?\d+\)?,", text, re.M), f"{rule} has no {resource}"
     stage = rule.split("_")[0]
-    assert f'version=stage_version("{stage}"),' in text and f'"python -m privimage.{stage} ' in text
+    assert f'version=stage_version("{stage}"),' in text
+    on_gpu = "gpu=1," in text  # then it is started by what assigns GPUs, and processes if the stage allows several
+    several = all(f"        {name}=1," in text for name in ("nodes", "processes"))
+    assert several == (stage in TOGETHER)
+    command = "".join(re.findall(r'^        "(.*)"$', text.partition("    shell:")[2], re.M))
+    wide = " --nodes {resources.nodes} --processes {resources.processes}" if several else ""
+    start = f"launch --gpus {{resources.gpu}}{wide} -- " if on_gpu else ""
+    assert command.startswith(f"python -m privimage.{start}{stage} ")
     assert re.search(r" 2>&1 \| tee \{log:q\}( \|\| \{\{ rm .*; exit 1; \}\})?\"\s*$", text)
 
 

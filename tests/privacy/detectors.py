@@ -146,7 +146,7 @@ def clipped_one_by_one(w: Watched) -> float:
 def gradient_of(model: torch.nn.Module, images: ImageSet, number: int, key: SecretKey) -> Tensor:
     """The gradient of one image's loss in the first step, by plain autograd."""
     data, how = Images(images.images, images.labels, torch.device("cpu")), mechanism(key, 1.0).settings
-    batch = private_training.draw_batch(data, np.array([number]), how, model.num_labels, key, 0)
+    batch = private_training.draw_batch(data, np.array([number]), how, model.num_labels, key.seed("diffusion", 0))
     found = torch.autograd.grad(per_image_loss(model, batch).sum(), list(model.parameters()))
     return torch.cat([part.flatten() for part in found]).double()
 

@@ -135,7 +135,7 @@ MUTANTS = {
     ),
     # --- keys ---
     "the stage's noise and images from the experiment's seed": edit(
-        "stage", finetune.main, "release.key, compute", "type(release.key).from_seed(args.seed), compute"
+        "stage", finetune._lead, "release.key, compute", "type(release.key).from_seed(args.seed), compute"
     ),
     "one key for all releases": edit(
         "resume", SecretKey.generate.__func__, "os.urandom(KEY_BYTES)", "bytes(KEY_BYTES)"
@@ -203,9 +203,9 @@ MUTANTS = {
     ),
     "the bound doubled": edit(
         "shares",
-        STEP,
-        "clip_norm=settings.clip_norm,\n        micro",
-        "clip_norm=2 * settings.clip_norm,\n        micro",
+        private_training._gradient_sum,
+        "clip_norm=settings.clip_norm",
+        "clip_norm=2 * settings.clip_norm",
     ),
     "clipping to C and a little more": edit("shares", CLIPPED, "(1 - ROUNDING)", "(1 + ROUNDING)"),
     "no room for rounding": edit("shares", CLIPPED, "(1 - ROUNDING)", "1.0"),
@@ -319,8 +319,8 @@ MUTANTS = {
     "empty batches left out": edit(
         "empty batch",
         STEP,
-        "    def losses_of",
-        "    if not len(index):\n        return step, 0.0, 0\n\n    def losses_of",
+        "    work = ",
+        "    if not len(index):\n        return step, 0.0, 0\n\n    work = ",
     ),
     "no noise on empty batches": edit(
         "empty batch",
@@ -330,7 +330,7 @@ MUTANTS = {
     ),
     # --- steps ---
     "the generator starts anew on resume": edit(
-        "resume", RUN, "mechanism, size, step)", "mechanism, size, step - start)"
+        "resume", RUN, "mechanism, size, step, group)", "mechanism, size, step - start, group)"
     ),
     "one step more": edit(
         "empty batch", RUN, "range(start, settings.num_steps)", "range(start, settings.num_steps + (release is None))"
@@ -347,23 +347,23 @@ MUTANTS = {
     ),
     "a picture beside the weights": edit(
         "stage",
-        finetune.main,
+        finetune._lead,
         "weights = _weights(model, ema, declared, provenance)",
         "weights = _weights(model, ema, declared, provenance)\n"
         '            weights.tensors["raw.seen"] = __import__("torch").from_numpy(images.images[0] / 255.0)',
     ),
     "less noise than stated": edit(
-        "stage", finetune.main, "Mechanism(settings, noise_multiplier,", "Mechanism(settings, 0.7 * noise_multiplier,"
+        "stage", finetune._lead, "Mechanism(settings, noise_multiplier,", "Mechanism(settings, 0.7 * noise_multiplier,"
     ),
     "another probability stated than used": edit(
         "stage",
-        finetune.main,
+        finetune._lead,
         "noise_multiplier, settings.sampling_probability,",
         "noise_multiplier, settings.sampling_probability / 2,",
     ),
     "a charge for more noise than was drawn": edit(
         "stage",
-        finetune.main,
+        finetune._lead,
         "release.reserve([event]",
         "release.reserve([replace(event, noise_multiplier=2 * noise_multiplier)]",
         "if release.charged != [event]:",

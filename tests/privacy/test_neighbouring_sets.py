@@ -70,7 +70,7 @@ class Case:
         how = mechanism(key, 1.0, noise_levels_per_image=self.copies).settings
 
         def losses_of(part: slice) -> Tensor:
-            batch = private_training.draw_batch(data, index[part], how, 2, key, 0)
+            batch = private_training.draw_batch(data, index[part], how, 2, key.seed("diffusion", 0))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 return per_image_loss(model, batch)
 
@@ -139,6 +139,8 @@ def test_an_image_s_draw_is_the_same_whichever_images_are_beside_it(fewer):
     key, how = SecretKey.from_seed(1), mechanism(SecretKey.from_seed(1), 1.0, label_dropout=0.5).settings
     everyone = np.array([2, 4, 7, 9])
     kept = np.setdiff1d(everyone, fewer)
-    many, few = (private_training.draw_batch(data, index, how, 2, key, 5) for index in (everyone, kept))
+    many, few = (
+        private_training.draw_batch(data, index, how, 2, key.seed("diffusion", 5)) for index in (everyone, kept)
+    )
     for before, after in zip(many, few):
         assert torch.equal(before[np.isin(everyone, kept)], after)

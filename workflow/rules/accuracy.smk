@@ -25,7 +25,8 @@ rule accuracy:
         validation=validation_flags,
         version=stage_version("accuracy"),
     shell:
-        "python -m privimage.accuracy --train {input.train:q} --test {input.test:q} --seed {wildcards.seed}"
+        "python -m privimage.launch --gpus {resources.gpu} -- accuracy"
+        " --train {input.train:q} --test {input.test:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} {params.validation} --budget {resources.budget}"
         " --result {output.result:q} 2>&1 | tee {log:q}"
 

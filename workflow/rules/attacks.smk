@@ -27,7 +27,8 @@ rule semantics:
         query=query_flag,
         version=stage_version("semantics"),
     shell:
-        "python -m privimage.semantics --train {input.train:q} --test {input.test:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- semantics"
+        " --train {input.train:q} --test {input.test:q}"
         " --classifier {input.classifier:q} --subset {input.subset:q} {params.query}"
         " --settings {params.settings:q} --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -55,7 +56,8 @@ rule memorisation:
         settings=settings("memorisation"),
         version=stage_version("memorisation"),
     shell:
-        "python -m privimage.memorisation --synthetic {input.synthetic:q} --train {input.train:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- memorisation"
+        " --synthetic {input.synthetic:q} --train {input.train:q}"
         " --test {input.test:q} --classifier {input.classifier:q} --settings {params.settings:q}"
         " --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -84,7 +86,8 @@ rule membership:
         settings=settings("membership"),
         version=stage_version("membership"),
     shell:
-        "python -m privimage.membership --weights {input.weights:q} --privacy {input.privacy:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- membership"
+        " --weights {input.weights:q} --privacy {input.privacy:q}"
         " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
         " --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"
 
@@ -114,6 +117,7 @@ rule audit:
         declared=declared,
         version=stage_version("audit"),
     shell:
-        "python -m privimage.audit --images {input.images:q} --pretrained {input.pretrained:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- audit"
+        " --images {input.images:q} --pretrained {input.pretrained:q}"
         " --privacy {input.privacy:q} --finetune {params.finetune:q} --declared {params.declared:q}"
         " --settings {params.settings:q} --compute {resources.compute:q} --result {output.result:q} 2>&1 | tee {log:q}"

@@ -15,6 +15,10 @@ except UserError as error:
 # Rules run the Python that runs Snakemake, also when no environment is activated, say how far they are, and end with it.
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 os.environ.update(PATH=PATH, PRIVIMAGE_STATUS=f"{CONFIG.state_dir}/status", PRIVIMAGE_DRIVER=this_process())
+if workflow.is_main_process:  # its stages share this machine's GPUs; a scheduler gives its jobs theirs
+    os.environ.update(PRIVIMAGE_GPUS="shared")
+elif workflow.remote_exec:
+    os.environ.update(PRIVIMAGE_GPUS="given")
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 

@@ -88,7 +88,8 @@ rule query:
         state_dir=CONFIG.state_dir,
         version=stage_version("query"),
     shell:
-        "python -m privimage.query --dataset {wildcards.dataset:q} --images {input.images:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- query"
+        " --dataset {wildcards.dataset:q} --images {input.images:q}"
         " --classifier {input.classifier:q} --settings {params.settings:q} --declared {resources.declared:q}"
         " --budget {resources.budget} --state-dir {params.state_dir:q}"
         " --histogram {output.histogram:q} 2>&1 | tee {log:q}"
@@ -142,6 +143,8 @@ rule pretrain:
         mem_mb=2000,
         runtime=2880,
         gpu=1,
+        nodes=1,
+        processes=1,
         compute=settings("compute"),
     params:
         settings=settings("pretrain"),
@@ -149,7 +152,9 @@ rule pretrain:
         checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
         version=stage_version("pretrain"),
     shell:
-        "python -m privimage.pretrain --seed {wildcards.seed}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- pretrain"
+        " --seed {wildcards.seed}"
         " --public {input.public:q} --subset {input.subset:q} --class-names {params.class_names:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"
@@ -176,6 +181,8 @@ rule finetune:
         mem_mb=2000,
         runtime=2880,
         gpu=1,
+        nodes=1,
+        processes=1,
         budget=budget,
         compute=settings("compute"),
     params:
@@ -186,7 +193,9 @@ rule finetune:
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),
     shell:
-        "python -m privimage.finetune --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- finetune"
+        " --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
         " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
@@ -212,12 +221,16 @@ rule sample:
         mem_mb=2000,
         runtime=1440,
         gpu=1,
+        nodes=1,
+        processes=1,
         compute=settings("compute"),
     params:
         settings=settings("sample"),
         checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:
-        "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- sample"
+        " --weights {input.weights:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"

@@ -99,12 +99,16 @@ rule classifier:
         mem_mb=2000,
         runtime=1440,
         gpu=1,
+        nodes=1,
+        processes=1,
         compute=settings("compute"),
     params:
         settings=settings("classifier"),
         checkpoints=f"{CONFIG.state_dir}/checkpoints/classifier",
         version=stage_version("classifier"),
     shell:
-        "python -m privimage.classifier --train {input.train:q} --holdout {input.holdout:q}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- classifier"
+        " --train {input.train:q} --holdout {input.holdout:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"

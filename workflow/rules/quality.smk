@@ -46,11 +46,15 @@ rule features_real:
         mem_mb=4000,
         runtime=720,
         gpu=1,
+        nodes=1,
+        processes=1,
     params:
         settings=lambda wildcards: canonical(CONFIG.features(wildcards.dataset, wildcards.network)),
         version=stage_version("features"),
     shell:
-        "python -m privimage.features --network {wildcards.network} --weights {input.weights:q}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- features"
+        " --network {wildcards.network} --weights {input.weights:q}"
         " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
         " --train-features {output.train_features:q} --test-features {output.test_features:q} 2>&1 | tee {log:q}"
 
@@ -78,6 +82,7 @@ rule quality:
         settings=lambda wildcards: canonical(CONFIG.comparison(wildcards.dataset, wildcards.network)),
         version=stage_version("quality"),
     shell:
-        "python -m privimage.quality --network {wildcards.network} --weights {input.weights:q}"
+        "python -m privimage.launch --gpus {resources.gpu} -- quality"
+        " --network {wildcards.network} --weights {input.weights:q}"
         " --synthetic {input.synthetic:q} --train {input.train:q} --test {input.test:q}"
         " --settings {params.settings:q} --result {output.result:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,86 @@
+"""Which GPUs a stage computes on. Stages that run side by side on one machine get different ones, or wait.
+
+A scheduler has given a job its GPUs, named by ``CUDA_VISIBLE_DEVICES``. Where a Snakemake runs stages on its own
+machine nobody has: there each GPU has a lock, which its stage holds until it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from privimage import stopping
+from privimage.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SHARED = "PRIVIMAGE_GPUS"  # `shared`: stages choose among the machine's; anything else: take what was given
+REQUIRED = "PRIVIMAGE_GPU_REQUIRED"  # set for stages that were given GPUs, and shall not compute without
+PATIENCE = 1.0  # seconds between two looks whether a GPU is free
+
+
+def claim(count: int) -> None:
+    """Programs started from here see ``count`` GPUs, or none if that is 0; a single one is done without if none exists.
+
+    Raises:
+        UserError: if there are fewer than asked for.
+    """
+    if count == 0:
+        os.environ[VISIBLE] = ""
+        return
+    given = os.environ.get(VISIBLE)
+    devices = _on_this_machine() if given is None else [name for name in given.split(",") if name]
+    if given and os.environ.get(SHARED) != "shared":
+        os.environ[REQUIRED] = "1"
+    if len(devices) < count and (count > 1 or os.environ.get(REQUIRED)):
+        raise UserError(
+            f"the stage asks for {count} GPUs, and {len(devices)} can be seen on {socket.gethostname()}; set the "
+            "resource `gpu` to what there is, or ask for another machine."
+        )
+    if devices and os.environ.get(SHARED) == "shared":
+        devices = _locked(devices, count)
+    if devices:
+        os.environ[VISIBLE] = ",".join(devices[:count])
+
+
+def _on_this_machine() -> list[str]:
+    """The numbers of the machine's NVIDIA GPUs; none where their driver is not installed."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    listed = subprocess.run([program, "-L"], capture_output=True, text=True, check=False).stdout.splitlines()
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed))]
+
+
+def _locked(devices: list[str], count: int) -> list[str]:
+    """So many of the devices, locked for this process and what it becomes; all at once, or two would wait for ever."""
+    folder = Path(tempfile.gettempdir()) / f"privimage-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    said = False
+    while True:
+        held: dict[str, int] = {}
+        for device in devices:
+            handle = os.open(folder / f"{device}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            held[device] = handle
+            if len(held) == count:
+                for handle in held.values():
+                    os.set_inheritable(handle, True)
+                return list(held)
+        for handle in held.values():
+            os.close(handle)
+        if not said:
+            print(f"waiting for {count} of {len(devices)} GPUs, which other stages use", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(PATIENCE)
+        stopping.check()

@@ -1,0 +1,155 @@
+"""Start a stage where and as wide as its rule's resources say: on GPUs of its own, in one process or in several.
+
+``python -m privimage.launch --gpus 4 --nodes 2 --processes 1 -- finetune …`` starts the stage ``finetune`` in eight
+processes, one a GPU, on two nodes of a Slurm job; with ``--gpus 0 --processes 2`` in two on a CPU. Alone, a stage takes
+the launcher's place, as if it had been called itself. Several are started and watched by torch's elastic agent, without
+restarts: if one ends, all do, one sentence says why, and the same command goes on from what was saved.
+
+Each stage's settings and results are the same however it is started; ``docs/cluster.md`` names the two that differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from privimage import cli, gpus, stopping
+from privimage.errors import UserError
+
+TOGETHER = ("classifier", "pretrain", "finetune", "sample", "features")  # stages that several processes may compute
+MEETING_SECONDS = 300  # within which the nodes must have found each other
+
+
+def main() -> int | None:
+    """Start the stage; returned is its exit code, where it has not taken this process's place."""
+    args = _arguments()
+    stage, words = args.command[0], args.command[1:]
+    processes = args.gpus if args.gpus > 1 else args.processes
+    _check(stage, processes, args)
+    if args.nodes > 1 and not args.meeting:
+        _on_each_node(args.nodes)
+    gpus.claim(args.gpus)
+    program = [sys.executable, "-m", f"privimage.{stage}", *words]
+    if processes * args.nodes == 1:
+        sys.stdout.flush()
+        os.execv(program[0], program)
+    return _together(program, stage, processes, args.nodes, args.meeting)
+
+
+def _check(stage: str, processes: int, args: argparse.Namespace) -> None:
+    if stage not in cli.STAGES:
+        raise UserError(f"`{stage}` is no stage; expected one of {', '.join(cli.STAGES)}.")
+    if processes * args.nodes > 1 and stage not in TOGETHER:
+        raise UserError(
+            f"the stage `{stage}` computes in one process, got gpu: {args.gpus}, nodes: {args.nodes}, processes: "
+            f"{args.processes}; ask for one of each. Several may compute {', '.join(TOGETHER)}."
+        )
+    if args.gpus > 1 and args.processes not in (1, args.gpus):
+        raise UserError(
+            f"got gpu: {args.gpus} and processes: {args.processes}; on GPUs there is one process for each: leave "
+            "`processes` at 1."
+        )
+
+
+def _on_each_node(nodes: int) -> NoReturn:
+    """This process becomes the `srun` that starts the launcher anew on each node of the Slurm job."""
+    program = shutil.which("srun")
+    if "SLURM_JOB_ID" not in os.environ or program is None:
+        raise UserError(
+            f"nodes: {nodes} needs a job of Slurm, and this is none; set `nodes` to 1, or use the profile `slurm`."
+        )
+    with socket.socket() as free:
+        free.bind(("", 0))
+        meeting = f"{socket.gethostname()}:{free.getsockname()[1]}"
+    start = [program, f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", sys.executable]
+    os.execv(program, [*start, "-m", "privimage.launch", "--meeting", meeting, *sys.argv[1:]])
+
+
+def _together(program: Sequence[str], stage: str, processes: int, nodes: int, meeting: str | None) -> int:
+    """The stage's exit code, once all its processes have ended."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.disable(logging.CRITICAL)  # what matters is said below, once
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ[stopping.DRIVER] = stopping.this_process()  # they end with this launcher, as it does with Snakemake
+    if nodes == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves the machine
+    with tempfile.TemporaryDirectory(prefix="privimage-") as folder:
+        config = LaunchConfig(
+            min_nodes=nodes,
+            max_nodes=nodes,
+            nproc_per_node=processes,
+            run_id=os.environ.get("SLURM_JOB_ID", str(os.getpid())),
+            rdzv_backend="c10d",
+            rdzv_endpoint=meeting or "localhost:0",
+            rdzv_configs={"timeout": MEETING_SECONDS},
+            max_restarts=0,
+            local_addr=None if meeting else "localhost",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, program[0])(*program[1:])
+        except ChildFailedError as error:
+            return _told(error.failures, stage)
+        except SignalException as told:
+            raise stopping.Stopped(stopping.reason(told.sigval)) from told
+        except (RendezvousError, RuntimeError) as error:
+            raise UserError(
+                f"the processes of `{stage}` did not find each other at {meeting or 'localhost'} "
+                f"({str(error).strip().splitlines()[0]}); is the port taken, or a node away? Start again."
+            ) from error
+    return 0
+
+
+def _told(failures: Mapping[int, Any], stage: str) -> int:
+    """The exit code of whichever process ended the others; what it had to say is printed."""
+    rank, first = min(failures.items(), key=lambda item: _likely_cause(item[1].exitcode))
+    if first.exitcode < 0:
+        name = signal.Signals(-first.exitcode).name
+        short = " (so ends what takes more memory than there is)" if name == "SIGKILL" else ""
+        told = f"process {rank} of {stage} was ended by {name}{short}; the same command goes on from what was saved."
+    else:
+        own_words = first.message if first.error_file_data else ""
+        told = own_words or f"process {rank} of {stage} failed with exit code {first.exitcode}; what it said is above."
+    print(f"error: {told}", file=sys.stderr)
+    return stopping.EXIT_CODE if first.exitcode < 0 else first.exitcode
+
+
+def _likely_cause(exitcode: int) -> int:
+    """Smallest for who ended first: killed from outside, then failed, then stopped since another was gone."""
+    if exitcode < 0 and exitcode != -signal.SIGTERM:
+        return 0
+    return 2 if exitcode in (stopping.EXIT_CODE, -signal.SIGTERM) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    made = argparse.ArgumentParser(
+        prog="python -m privimage.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--gpus", type=int, default=0, help="GPUs on each node; above 1, one process for each")
+    made.add_argument("--nodes", type=cli.count, default=1, help="nodes of the Slurm job")
+    made.add_argument("--processes", type=cli.count, default=1, help="processes on each node, where there is no GPU")
+    made.add_argument("--meeting", help="HOST:PORT at which the nodes meet; the launcher gives it to itself")
+    made.add_argument("command", nargs="+", metavar="STAGE …", help="after `--`: the stage and its own flags")
+    args = made.parse_args()
+    if args.gpus < 0:
+        made.error(f"argument --gpus: {args.gpus} is below 0")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
