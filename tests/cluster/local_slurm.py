@@ -12,14 +12,16 @@ The two nodes share this host, its cores and its file system. Memory is not enfo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -109,17 +111,22 @@ class LocalSlurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "slurmctld" in self.daemons:
-            self.cancel_all()
-        for daemon in reversed(self.daemons.values()):
-            daemon.terminate()
-        for daemon in self.daemons.values():
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        self.daemons.clear()
+        try:
+            if "slurmctld" in self.daemons:
+                self.cancel_all()
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(f"warning: jobs were not cancelled, but killed ({error})", file=sys.stderr)
+        finally:
+            for daemon in reversed(self.daemons.values()):
+                daemon.terminate()
+            for daemon in self.daemons.values():
+                try:
+                    daemon.wait(20)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
+            self.daemons.clear()
+            kill(self.processes())
 
     def _configure(self) -> None:
         for name in ("state", "bin", *(f"spool-{node}" for node in NODES)):
@@ -145,6 +152,7 @@ class LocalSlurm:
             self.daemons[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", "--", *words], stdin=subprocess.DEVNULL, stdout=told,
                 stderr=subprocess.STDOUT, env={**os.environ, **self.environment}, cwd=self.folder,
+                start_new_session=True,  # Ctrl-C is for whoever started it
             )  # fmt: skip
 
     def start_node(self, node: str) -> None:
@@ -153,22 +161,19 @@ class LocalSlurm:
 
     def crash_node(self, node: str) -> None:
         """The node is gone at once, as when its power fails: its daemon and all that its jobs had started."""
-        for pid in self.processes(node):
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
+        kill([self.daemons[node].pid, *self.processes(node)])
         self.daemons.pop(node).wait(20)
 
-    def processes(self, node: str) -> list[int]:
-        """The node's daemon and what its jobs run."""
-        found = [self.daemons[node].pid]
+    def processes(self, node: str = "") -> list[int]:
+        """What runs of its jobs, on all nodes or on one."""
+        found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                variables = (process / "environ").read_bytes().split(b"\0")
+                variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            if f"SLURMD_NODENAME={node}".encode() in variables and f"PATH={self.bin}".encode() in b"\n".join(variables):
+            here = any(word.startswith(f"PATH={self.bin}:") for word in variables)
+            if here and any(word.startswith(f"SLURMD_NODENAME={node}") for word in variables):
                 found.append(int(process.name))
         return found
 
@@ -195,15 +200,22 @@ class LocalSlurm:
 
     def cancel_all(self) -> None:
         """No job is there any more; those that do not obey are killed."""
-        for signal in ("TERM", "KILL"):
+        for name in ("TERM", "KILL"):
             ids = [job["id"] for job in self.jobs("pending,running,completing,suspended")]
             if not ids:
                 return
-            self.run("scancel", *([] if signal == "TERM" else ["--signal=KILL"]), *ids)
+            self.run("scancel", *([] if name == "TERM" else ["--signal=KILL"]), *ids)
             try:
                 wait_for(lambda: not self.jobs("pending,running,completing,suspended"), 20, "jobs do not end")
             except TimeoutError:
                 continue
+
+
+def kill(pids: Iterable[int]) -> None:
+    """The processes are gone, without a chance to do anything about it."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
