@@ -86,11 +86,12 @@ def _absent() -> list[str]:
 class LocalSlurm:
     """Slurm, while the block is open. ``environment`` is what commands need to find it."""
 
-    def __init__(self, folder: Path, gres: bool = True) -> None:
+    def __init__(self, folder: Path, gpus: str = "unnamed") -> None:
+        """``gpus``: `unnamed` ones, which no stage looks for, `named` ones in CUDA_VISIBLE_DEVICES, or `none`."""
         self.folder, self.bin = folder, folder / "bin"
         self.environment = {"PATH": f"{self.bin}:{os.environ['PATH']}", "SLURM_CONF": str(folder / "slurm.conf")}
         self.daemons: dict[str, subprocess.Popen] = {}
-        self.gres = gres
+        self.gpus = gpus
 
     def __enter__(self) -> LocalSlurm:
         try:
@@ -135,10 +136,12 @@ class LocalSlurm:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
         text = CONFIGURATION.format(host=socket.gethostname().split(".")[0], folder=self.folder, ports=free_ports(3))
-        if not self.gres:
+        if self.gpus == "none":
             text = text.replace(" Gres=gpu:fake:1", "").replace("GresTypes=gpu\n", "")
         (self.folder / "slurm.conf").write_text(text)
-        (self.folder / "gres.conf").write_text("Name=gpu Type=fake File=/dev/null\n" if self.gres else "")
+        flags = "" if self.gpus == "named" else " Flags=no_gpu_env"
+        gres = "" if self.gpus == "none" else f"Name=gpu Type=fake File=/dev/null{flags}\n"
+        (self.folder / "gres.conf").write_text(gres)
         for name in COMMANDS:  # a job step loses its SLURM_ variables, and with them where the configuration is
             command = self.bin / name
             command.write_text(

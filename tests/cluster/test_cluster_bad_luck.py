@@ -98,7 +98,7 @@ def test_where_only_gres_is_known_the_anchor_of_the_profile_serves_every_stage(f
 def test_a_site_without_gpus_says_so_and_the_anchor_serves_it_too(tmp_path):
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     try:
-        with LocalSlurm(folder, gres=False) as without:
+        with LocalSlurm(folder, gpus="none") as without:
             workflow = Workflow(copy_project(tmp_path / "run"), without)
             target = "results/public/glyphs8/classifier.safetensors"
             assert "Slurm does not run jobs of the rule classifier" in refused(workflow, "--", target)
