@@ -32,10 +32,13 @@ def main() -> int | None:
     """Start the stage; returned is its exit code, where it has not taken this process's place."""
     args = _arguments()
     stage, words = args.command[0], args.command[1:]
+    if args.nodes > 1 and not args.meeting:
+        _check(stage, args.processes, args)
+        _on_each_node(args.nodes)
+    if args.gpus == 0 and gpus.given():  # asked for in the scheduler's own words, such as Slurm's gres
+        args.gpus = len(gpus.given()) if stage in TOGETHER else 1
     processes = args.gpus if args.gpus > 1 else args.processes
     _check(stage, processes, args)
-    if args.nodes > 1 and not args.meeting:
-        _on_each_node(args.nodes)
     gpus.claim(args.gpus)
     program = [sys.executable, "-m", f"privimage.{stage}", *words]
     if processes * args.nodes == 1:

@@ -44,6 +44,19 @@ def test_a_single_process_is_the_stage_itself_with_its_flags_untouched(becomes):
     assert becomes("--gpus", "1", "--", *words) == [sys.executable, "-m", "privimage.query", *words[1:]]
 
 
+def test_gpus_that_were_asked_for_in_the_scheduler_s_own_words_are_used(becomes, monkeypatch):
+    monkeypatch.setenv(gpus.REQUIRED, "")
+    monkeypatch.setenv(gpus.SHARED, "given")
+    monkeypatch.setenv(gpus.VISIBLE, "5,6")
+    assert becomes("--gpus", "0", "--", "query")[2] == "privimage.query" and os.environ[gpus.VISIBLE] == "5"
+    monkeypatch.setenv(gpus.VISIBLE, "5,6")
+    wide = []
+    monkeypatch.setattr(launch, "_together", lambda program, stage, processes, *rest: wide.append(processes))
+    monkeypatch.setattr(sys, "argv", ["launch", "--gpus", "0", "--", "finetune"])
+    launch.main()
+    assert wide == [2] and os.environ[gpus.VISIBLE] == "5,6"
+
+
 def test_several_nodes_are_started_by_slurm_and_meet_at_one_address(becomes, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", str(tmp_path))
