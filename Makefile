@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 CORES ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test faults lint install clean
+.PHONY: demo test faults cluster lint install clean
 
 demo: install
 	$(BIN)/snakemake --cores $(CORES)
@@ -20,6 +20,10 @@ test: install
 # All faults: kills at every write, full disks, damaged files; half an hour. FAULTS_SEED=n repeats a run.
 faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/faults
+
+# On a real Slurm of two nodes, brought up here for it and taken down again: root and Debian; a quarter of an hour.
+cluster: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slurm and (slow or not slow)' tests/cluster
 
 lint: install
 	$(BIN)/ruff check privimage tests benchmarks

@@ -17,6 +17,7 @@ configfile: Path(workflow.basedir) / "config" / "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:
@@ -45,6 +46,7 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
+    scheduler_takes_jobs()
     owner_only()
 
 

@@ -59,11 +59,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run only when they are asked for with ``-m``, those for a GPU only where there is one."""
+    """Slow tests and those on Slurm run where ``-m`` asks for them, those for a GPU where there is one."""
     slow = "" if "slow" in config.option.markexpr else "slow; run with -m slow"
     gpu = "" if torch.cuda.is_available() else "no CUDA device"
+    slurm = "" if "slurm" in config.option.markexpr else "brings up a Slurm; run with -m slurm"
     for item in items:
-        for marker, reason in (("slow", slow), ("gpu", gpu)):
+        for marker, reason in (("slow", slow), ("gpu", gpu), ("slurm", slurm)):
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
