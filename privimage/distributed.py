@@ -161,7 +161,8 @@ def unbroken() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or not _is_broken(error):
             raise
-        raise stopping.Stopped("since another of its processes ended") from error
+        reason = str(error).strip().splitlines()[0]
+        raise stopping.Stopped(f"since it no longer reaches another of its processes ({reason})") from error
 
 
 @torch.no_grad()

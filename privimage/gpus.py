@@ -20,9 +20,14 @@ from privimage import stopping
 from privimage.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SHARED = "PRIVIMAGE_GPUS"  # `shared`: stages choose among the machine's; anything else: take what was given
+SHARED = "PRIVIMAGE_GPUS"  # `shared`: stages choose among the machine's; `given`: a scheduler chose
 REQUIRED = "PRIVIMAGE_GPU_REQUIRED"  # set for stages that were given GPUs, and shall not compute without
 PATIENCE = 1.0  # seconds between two looks whether a GPU is free
+
+
+def given() -> list[str]:
+    """The GPUs that a scheduler gave to the job that this process belongs to."""
+    return [] if os.environ.get(SHARED) != "given" else [n for n in os.environ.get(VISIBLE, "").split(",") if n]
 
 
 def claim(count: int) -> None:
@@ -34,9 +39,9 @@ def claim(count: int) -> None:
     if count == 0:
         os.environ[VISIBLE] = ""
         return
-    given = os.environ.get(VISIBLE)
-    devices = _on_this_machine() if given is None else [name for name in given.split(",") if name]
-    if given and os.environ.get(SHARED) != "shared":
+    named = os.environ.get(VISIBLE)
+    devices = _on_this_machine() if named is None else [name for name in named.split(",") if name]
+    if given():
         os.environ[REQUIRED] = "1"
     if len(devices) < count and (count > 1 or os.environ.get(REQUIRED)):
         raise UserError(

@@ -32,10 +32,13 @@ def main() -> int | None:
     """Start the stage; returned is its exit code, where it has not taken this process's place."""
     args = _arguments()
     stage, words = args.command[0], args.command[1:]
+    if args.nodes > 1 and not args.meeting:
+        _check(stage, args.processes, args)
+        _on_each_node(args.nodes)
+    if args.gpus == 0 and gpus.given():  # asked for in the scheduler's own words, such as Slurm's gres
+        args.gpus = len(gpus.given()) if stage in TOGETHER else 1
     processes = args.gpus if args.gpus > 1 else args.processes
     _check(stage, processes, args)
-    if args.nodes > 1 and not args.meeting:
-        _on_each_node(args.nodes)
     gpus.claim(args.gpus)
     program = [sys.executable, "-m", f"privimage.{stage}", *words]
     if processes * args.nodes == 1:
@@ -73,6 +76,16 @@ def _on_each_node(nodes: int) -> NoReturn:
     os.execv(program, [*start, "-m", "privimage.launch", "--meeting", meeting, *sys.argv[1:]])
 
 
+def _check_port(meeting: str) -> None:
+    """Return if this process may listen where the nodes meet; another program there would leave them waiting."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(meeting.rpartition(":")[2])))
+        except OSError as error:
+            raise UserError(f"the nodes cannot meet at {meeting} ({error.strerror}); start again.") from None
+
+
 def _together(program: Sequence[str], stage: str, processes: int, nodes: int, meeting: str | None) -> int:
     """The stage's exit code, once all its processes have ended."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -83,7 +96,10 @@ def _together(program: Sequence[str], stage: str, processes: int, nodes: int, me
     logging.disable(logging.CRITICAL)  # what matters is said below, once
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[stopping.DRIVER] = stopping.this_process()  # they end with this launcher, as it does with Snakemake
-    if nodes == 1:
+    first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if meeting and first:
+        _check_port(meeting)
+    if nodes == 1 and "lo" in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves the machine
     with tempfile.TemporaryDirectory(prefix="privimage-") as folder:
         config = LaunchConfig(
@@ -93,7 +109,7 @@ def _together(program: Sequence[str], stage: str, processes: int, nodes: int, me
             run_id=os.environ.get("SLURM_JOB_ID", str(os.getpid())),
             rdzv_backend="c10d",
             rdzv_endpoint=meeting or "localhost:0",
-            rdzv_configs={"timeout": MEETING_SECONDS},
+            rdzv_configs={"timeout": MEETING_SECONDS, "read_timeout": MEETING_SECONDS, "is_host": first},
             max_restarts=0,
             local_addr=None if meeting else "localhost",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -120,8 +136,9 @@ def _told(failures: Mapping[int, Any], stage: str) -> int:
         short = " (so ends what takes more memory than there is)" if name == "SIGKILL" else ""
         told = f"process {rank} of {stage} was ended by {name}{short}; the same command goes on from what was saved."
     else:
-        own_words = first.message if first.error_file_data else ""
-        told = own_words or f"process {rank} of {stage} failed with exit code {first.exitcode}; what it said is above."
+        own_words = (first.error_file_data or {}).get("message")
+        told = f"process {rank} of {stage} failed with exit code {first.exitcode}; what it said is above."
+        told = own_words["message"] if own_words else told
     print(f"error: {told}", file=sys.stderr)
     return stopping.EXIT_CODE if first.exitcode < 0 else first.exitcode
 

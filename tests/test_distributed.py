@@ -11,8 +11,9 @@ import torch
 from several import in_processes
 from small_model import DECLARED, SETTINGS, images, mechanism, model, weights
 
-from privimage import private_training, stopping
+from privimage import distributed, private_training, stopping
 from privimage.distributed import ALONE, Group
+from privimage.errors import UserError
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
@@ -81,6 +82,16 @@ def test_what_ends_the_work_of_one_ends_that_of_all(function, kind):
 def test_where_one_is_killed_the_others_stop_as_if_told_to():
     killed = in_processes(2, leave_one)
     assert isinstance(killed[0], stopping.Stopped) and isinstance(killed[1], EOFError)
+
+
+def test_gpus_without_nccl_are_told_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(distributed, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="this torch has no NCCL, by which GPUs talk; install one that has it, or"):
+        distributed.joined().__enter__()
 
 
 def fine_tuned(group: Group, settings: FinetuneSettings, num: int = 24):

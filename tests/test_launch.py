@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +44,19 @@ def test_a_single_process_is_the_stage_itself_with_its_flags_untouched(becomes):
     assert becomes("--gpus", "1", "--", *words) == [sys.executable, "-m", "privimage.query", *words[1:]]
 
 
+def test_gpus_that_were_asked_for_in_the_scheduler_s_own_words_are_used(becomes, monkeypatch):
+    monkeypatch.setenv(gpus.REQUIRED, "")
+    monkeypatch.setenv(gpus.SHARED, "given")
+    monkeypatch.setenv(gpus.VISIBLE, "5,6")
+    assert becomes("--gpus", "0", "--", "query")[2] == "privimage.query" and os.environ[gpus.VISIBLE] == "5"
+    monkeypatch.setenv(gpus.VISIBLE, "5,6")
+    wide = []
+    monkeypatch.setattr(launch, "_together", lambda program, stage, processes, *rest: wide.append(processes))
+    monkeypatch.setattr(sys, "argv", ["launch", "--gpus", "0", "--", "finetune"])
+    launch.main()
+    assert wide == [2] and os.environ[gpus.VISIBLE] == "5,6"
+
+
 def test_several_nodes_are_started_by_slurm_and_meet_at_one_address(becomes, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -73,7 +87,7 @@ def test_what_cannot_be_started_is_refused_in_one_sentence(words, told, monkeypa
 
 
 def failure(exitcode, message="", said=False):
-    return SimpleNamespace(exitcode=exitcode, message=message, error_file_data={"message": message} if said else {})
+    return SimpleNamespace(exitcode=exitcode, error_file_data={"message": {"message": message}} if said else {})
 
 
 @pytest.mark.parametrize(
@@ -102,7 +116,16 @@ def test_what_is_wrong_for_all_processes_is_said_once(tmp_path):
     process = started("--processes", "2", "--", *words)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 2 and out == "" and err.count("\n") == 1
-    assert err.startswith("error: ") and "nowhere" in err
+    assert err == f"error: {tmp_path / 'nowhere'} does not exist; run the stage that writes it.\n"
+
+
+def test_a_port_that_is_taken_is_said_at_once(monkeypatch):
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        with pytest.raises(UserError, match=r"cannot meet at .*:\d+ \(Address already in use\); start again"):
+            launch._check_port(f"node:{taken.getsockname()[1]}")
 
 
 @pytest.mark.slow

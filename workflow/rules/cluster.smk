@@ -27,11 +27,11 @@ def scheduler_takes_jobs():
             f"error: `--executor {executor}` submits jobs by {command}, which is not on this machine's PATH;"
             " start Snakemake on a login node of the cluster, or without this profile to run here."
         )
-    for words, rule in sorted(asked_of_slurm().items()) if executor == "slurm" else ():
+    for words, name in sorted(asked_of_slurm().items()) if executor == "slurm" else ():
         why = refused_by_slurm(words)
         if why:
             raise SystemExit(
-                f"error: Slurm does not run jobs of the rule {rule} ({why}), which ask for {' '.join(words)};"
+                f"error: Slurm does not run jobs of the rule {name} ({why}), which ask for {' '.join(words)};"
                 " change in the profile what they ask for."
             )
 
