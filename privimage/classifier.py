@@ -8,16 +8,21 @@ Source:  Li et al. 2024.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+
+import torch
 
 from privimage import cli, stopping
 from privimage.artifacts import ImageSet, Provenance, Weights, sha256
-from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten, group
+from privimage.checkpoints import Checkpoint, Every, fingerprint, flatten
+from privimage.checkpoints import group as under
 from privimage.classifiers.inference import accuracy
 from privimage.classifiers.resnet import ResNet
 from privimage.classifiers.training import FLOAT32, Recipe, Trainer, initialised
 from privimage.compute import Compute
+from privimage.data_parallel import is_due
+from privimage.distributed import ALONE, Group, joined
 from privimage.errors import UserError
 from privimage.schema import plain
 from privimage.settings import ClassifierSettings, ComputeSettings
@@ -31,12 +36,15 @@ def run(
     holdout: ImageSet,
     settings: ClassifierSettings,
     provenance: Provenance,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     compute: Compute = FLOAT32,
+    group: Group = ALONE,
     *,
     save_seconds: float = 60.0,
-) -> Weights:
-    """The classifier, trained; goes on from ``checkpoint``.
+) -> Weights | None:
+    """The classifier, trained; goes on from ``checkpoint``, which the leader has, as it alone has the result.
+
+    In several processes the weights come out as in a single one up to rounding: batch normalisation sees whole batches.
 
     Raises:
         UserError: if the two sets do not fit each other, or the loss is no longer finite.
@@ -45,21 +53,24 @@ def run(
     shape = {"channels": train.images.shape[3], "num_classes": len(train.class_names)}
     network = initialised(lambda: ResNet(settings, **shape), SEED)
     recipe = Recipe(**{f.name: getattr(settings, f.name) for f in fields(Recipe)})
-    trainer, every = Trainer(network, train, recipe, SEED, compute), Every(save_seconds)
+    trainer, every = Trainer(network, train, recipe, SEED, compute, group), Every(save_seconds)
     best, facts = _resume(trainer, checkpoint)
 
     def save_if_due() -> None:
-        if every.due():
-            checkpoint.save({**trainer.tensors(), **flatten("best", best)}, {**facts, "step": trainer.step})
-            stopping.check()
+        if is_due(every, group):
+            if checkpoint:
+                checkpoint.save({**trainer.tensors(), **flatten("best", best)}, {**facts, "step": trainer.step})
+            group.check()
 
     with stopping.deferred():
         for epoch in trainer.epochs("classifier", within=save_if_due):
-            score = accuracy(network, holdout)
-            if score > facts["validation_accuracy"]:
+            score = _validated(network, holdout, group)
+            if group.leads and score > facts["validation_accuracy"]:
                 best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
                 facts = {"epoch": epoch, "validation_accuracy": score}
             save_if_due()
+    if not group.leads:
+        return None
     return Weights(
         kind="classifier",
         tensors=flatten("raw", best),
@@ -83,10 +94,13 @@ def main() -> None:
     parents = {"train": sha256(args.train), "holdout": sha256(args.holdout)}
     provenance = Provenance("classifier", VERSION, plain(settings), parents)
     name = fingerprint({"version": VERSION, "settings": plain(settings), **parents})
-    checkpoint = Checkpoint(args.checkpoints / name, name)
-    train, holdout = ImageSet.read(args.train), ImageSet.read(args.holdout)
-    run(train, holdout, settings, provenance, checkpoint, compute).write(args.weights)
-    checkpoint.remove()
+    with joined() as group:
+        checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None
+        train, holdout = ImageSet.read(args.train), ImageSet.read(args.holdout)
+        made = run(train, holdout, settings, provenance, checkpoint, compute, group)
+        if group.leads:
+            made.write(args.weights)
+            checkpoint.remove()
 
 
 def _check(train: ImageSet, holdout: ImageSet) -> None:
@@ -102,15 +116,29 @@ def _check(train: ImageSet, holdout: ImageSet) -> None:
         )
 
 
-def _resume(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict, dict]:
-    """The best weights so far and their facts; the trainer stands where the checkpoint left it."""
-    saved = checkpoint.load()
-    if saved is None:
-        return {}, {"epoch": 0, "validation_accuracy": -1.0}
-    tensors, state = saved
-    trainer.restore(tensors, state["step"])
-    facts = {name: state[name] for name in ("epoch", "validation_accuracy")}
-    return group("best", tensors), facts
+def _validated(network: torch.nn.Module, holdout: ImageSet, group: Group) -> float:
+    """The accuracy on all images, of which each process looks at a share."""
+    if group.size == 1:
+        return accuracy(network, holdout)
+    count, part = len(holdout.labels), group.part(len(holdout.labels))
+    share = replace(holdout, images=holdout.images[part], labels=holdout.labels[part])
+    right = torch.zeros(1, dtype=torch.int64)
+    if len(share.labels):
+        right += round(accuracy(network, share) * len(share.labels))
+    group.total(right)
+    return int(right) / count
+
+
+def _resume(trainer: Trainer, checkpoint: Checkpoint | None) -> tuple[dict, dict]:
+    """The best weights so far and their facts, at the leader; the trainers stand where the checkpoint left them."""
+    best, facts = {}, {"epoch": 0, "validation_accuracy": -1.0}
+    saved = checkpoint.load() if checkpoint else None
+    if saved:
+        tensors, state = saved
+        trainer.restore(tensors, state["step"])
+        best, facts = under("best", tensors), {name: state[name] for name in facts}
+    trainer.join()
+    return best, facts
 
 
 if __name__ == "__main__":

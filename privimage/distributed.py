@@ -51,9 +51,23 @@ class Group:
                 dist.all_reduce(told, dist.ReduceOp.MIN)
         return int(told)
 
+    def any(self, said: bool) -> bool:
+        """Whether any of the processes says so: the same answer for all."""
+        return self.minimum(0 if said else 1) == 0
+
     def told_to_stop(self) -> bool:
         """Whether any of the processes was told to stop: the same answer for all, so that they stop at one place."""
-        return self.minimum(0 if stopping.asked() else 1) == 0
+        return self.any(stopping.asked())
+
+    def check(self) -> None:
+        """Return if all may go on.
+
+        Raises:
+            Stopped: in every process, if any was told to stop.
+        """
+        if self.told_to_stop():
+            stopping.check()
+            raise stopping.Stopped("as another of its processes was")
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Each tensor, of one shape everywhere, holds the leader's values."""
@@ -74,6 +88,12 @@ class Group:
         """The leader's tensors are the sums over all processes; the others' are of no use any more."""
         if self.size > 1:
             _at_once(tensors, lambda flat: dist.reduce(flat, 0))
+
+    def total(self, tensor: Tensor) -> None:
+        """The tensor is the sum over all processes, the same to the bit in each."""
+        if self.size > 1:
+            with unbroken():
+                dist.all_reduce(tensor)
 
     def together(self, work: Callable[[], Result]) -> Result:
         """What ``work`` returns, once it has returned in every process.

@@ -20,6 +20,7 @@ from privimage.checkpoints import Checkpoint, fingerprint, flatten
 from privimage.compute import DEFAULT, Compute
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.training import train
+from privimage.distributed import ALONE, Group, joined
 from privimage.errors import UserError
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, PretrainSettings
@@ -59,17 +60,18 @@ def run(
     settings: PretrainSettings,
     class_names: tuple[str, ...],
     seed: int,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     provenance: Provenance,
     compute: Compute = DEFAULT,
+    group: Group = ALONE,
 ) -> Weights:
-    """The pretrained (or only initialised) model."""
+    """The pretrained (or only initialised) model; in several processes the same up to rounding."""
     index, labels, names = selected(public, subset, class_names)
     resolution, channels = public.images.shape[2:]
     model = compute.place(new_denoiser(settings.network, resolution, channels, len(names), seed))
     ema = model
     if len(index):
-        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint, compute)
+        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint, compute, group)
     return Weights(
         kind="diffusion",
         tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},
@@ -95,12 +97,14 @@ def main() -> None:
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
     facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
     name = fingerprint({**facts, "class_names": list(args.class_names)})
-    checkpoint = Checkpoint(args.checkpoints / name, name)
     provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
-    public, subset = ImageSet.read(args.public), Subset.read(args.subset)
-    made = run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance, compute)
-    made.write(args.weights)
-    checkpoint.remove()
+    with joined() as group:
+        checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None
+        public, subset = ImageSet.read(args.public), Subset.read(args.subset)
+        made = run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance, compute, group)
+        if group.leads:
+            made.write(args.weights)
+            checkpoint.remove()
 
 
 if __name__ == "__main__":

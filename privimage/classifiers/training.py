@@ -1,6 +1,7 @@
 """Ordinary training of any classifier: stochastic gradient descent with momentum and a cosine to zero.
 
-Everything drawn depends on the seed and the epoch alone, so that a run goes on exactly where it stopped.
+Everything drawn depends on the seed and the epoch alone, so that a run goes on exactly where it stopped. In several
+processes each computes its share of a step's batch; the weights are those of a single one up to rounding.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from privimage.artifacts import ImageSet
-from privimage.checkpoints import flatten, group
+from privimage.checkpoints import flatten
+from privimage.checkpoints import group as under
 from privimage.classifiers.inference import to_float
+from privimage.classifiers.shared_norm import share_statistics
 from privimage.compute import Compute
+from privimage.data_parallel import averaging, prepare, spread
 from privimage.device import default_device
+from privimage.distributed import ALONE, Group, unbroken
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.settings import ComputeSettings
@@ -49,9 +54,17 @@ class Trainer:
     """A network in training: its images (read as they are needed), its optimiser, the steps that it has behind it."""
 
     def __init__(
-        self, network: nn.Module, images: ImageSet, recipe: Recipe, seed: int, compute: Compute = FLOAT32
+        self,
+        network: nn.Module,
+        images: ImageSet,
+        recipe: Recipe,
+        seed: int,
+        compute: Compute = FLOAT32,
+        group: Group = ALONE,
     ) -> None:
+        share_statistics(network, group)
         self.network, self.recipe, self.seed, self.compute, self.step = network, recipe, seed, compute, 0
+        self.group, self.scores = group, averaging(network, group)
         self.device = next(network.parameters()).device
         self.pixels = images.images  # uint8 [N, H, W, C], memory-mapped: never copied as a whole
         self.labels = torch.from_numpy(images.labels)  # [N]
@@ -67,6 +80,8 @@ class Trainer:
 
     def epochs(self, name: str, within: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Train what is left of the recipe; after each epoch, yield how many are finished; ``within`` one, call that.
+
+        All processes call ``within`` and get what is yielded at the same places.
 
         Raises:
             UserError: if the loss is no longer finite.
@@ -95,12 +110,24 @@ class Trainer:
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from ``tensors()`` as they were after so many steps."""
         self.step = step
-        self.network.load_state_dict(group("network", tensors))
-        state = {int(i): {"momentum_buffer": buffer} for i, buffer in group("momentum", tensors).items()}
+        self.network.load_state_dict(under("network", tensors))
+        state = {int(i): {"momentum_buffer": buffer} for i, buffer in under("momentum", tensors).items()}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         if step % self.steps_per_epoch:
             self._begin_epoch()
-            self.generator.set_state(group("generator", tensors)["state"])
+            self.generator.set_state(under("generator", tensors)["state"])
+
+    def join(self) -> None:
+        """Every process goes on from where the leader stands."""
+        (step,) = self.group.numbers([self.step])
+        if step and not self.group.leads:
+            prepare(self.optimizer)
+            self.step = step
+            self._begin_epoch()
+        if step and self.group.size > 1:
+            tensors = self.tensors()
+            spread(tensors, self.group)
+            self.restore(tensors, step)
 
     def _begin_epoch(self) -> None:
         """The epoch's batches and flips follow from the seed and its number alone."""
@@ -113,19 +140,26 @@ class Trainer:
         self.network.train()
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * progressed)) / 2
-        x = to_float(self.pixels[index.numpy()])  # [B, C, H, W]
+        part = self.group.part(len(index))
+        x = to_float(self.pixels[index[part].numpy()])  # [B, C, H, W]
         if self.recipe.horizontal_flip:
-            flip = torch.rand(len(x), generator=self.generator) < 0.5
+            flip = (torch.rand(len(index), generator=self.generator) < 0.5)[part]
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
-        with self.compute.autocast():
-            scores = self.network(x.to(self.device))
-        loss = F.cross_entropy(scores.float(), self.labels[index].to(self.device))
+        labels = self.labels[index[part]].to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with unbroken():
+            with self.compute.autocast():
+                scores = self.scores(x.to(self.device))
+            loss = F.cross_entropy(scores.float(), labels, reduction="mean" if self.group.size == 1 else "sum")
+            if self.group.size > 1:  # gradients are averaged over processes, whose shares may differ by an image
+                loss = loss * (self.group.size / len(index))
+            loss.backward()
         self.optimizer.step()
         return loss.detach()
 
     def _check(self, loss: Tensor, name: str) -> None:
+        self.group.total(loss)
+        loss = loss / self.group.size
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss of the {name} is {loss.item()} after epoch {self.finished}; expected a finite "

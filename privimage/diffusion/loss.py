@@ -39,12 +39,17 @@ def draw_noise(
     label_dropout: float,
     no_label: int,
     generator: torch.Generator,
+    among: int | None = None,
+    part: slice = slice(None),
 ) -> NoisyBatch:
-    """The batch with K = ``levels`` noise levels and noises an image; a dropped label is dropped for all K."""
-    num, where = len(images), {"generator": generator, "device": generator.device}
-    sigma = torch.exp(P_mean + P_std * torch.randn(num, levels, **where))  # [B, K]
-    noise = torch.randn(num, levels, *images.shape[1:], **where)  # [B, K, C, H, W]
-    dropped = torch.rand(num, **where) < label_dropout
+    """The batch with K = ``levels`` noise levels and noises an image; a dropped label is dropped for all K.
+
+    Images that are only a ``part`` of so many get what they would get among them all.
+    """
+    num, where = among or len(images), {"generator": generator, "device": generator.device}
+    sigma = torch.exp(P_mean + P_std * torch.randn(num, levels, **where))[part]  # [B, K]
+    noise = torch.randn(num, levels, *images.shape[1:], **where)[part]  # [B, K, C, H, W]
+    dropped = (torch.rand(num, **where) < label_dropout)[part]
     return NoisyBatch(images, torch.where(dropped, no_label, labels), sigma, noise)
 
 

@@ -1,18 +1,24 @@
-"""Ordinary training of the denoiser, for public images; draws are keyed by seed and step, so it resumes exactly."""
+"""Ordinary training of the denoiser, for public images; draws are keyed by seed and step, so it resumes exactly.
+
+In several processes each computes its share of the step's batch; the weights are those of a single one up to rounding.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privimage import stopping
-from privimage.checkpoints import Checkpoint, Every, flatten, group
+from privimage.checkpoints import Checkpoint, Every, flatten
+from privimage.checkpoints import group as under
 from privimage.compute import Compute
+from privimage.data_parallel import averaging, is_due, prepare, spread
 from privimage.diffusion.denoiser import Denoiser
 from privimage.diffusion.ema import averaged
 from privimage.diffusion.images import Images
 from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss
+from privimage.distributed import ALONE, Group, unbroken
 from privimage.errors import UserError
 from privimage.progress import progress
 from privimage.settings import PretrainSettings
@@ -33,13 +39,14 @@ def train(
     labels: Tensor,
     settings: PretrainSettings,
     seed: int,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     compute: Compute,
+    group: Group = ALONE,
 ) -> Denoiser:
-    """``model`` is trained in place; returned is the moving average of its weights.
+    """``model`` is trained in place; returned is the moving average of its weights. Both are the same in all processes.
 
     Shapes: ``images`` uint8 [M, H, W, C], memory-mapped, of which those at ``index`` [N] are used; ``labels``
-    int64 [N].
+    int64 [N]. ``checkpoint`` is the leader's.
 
     Raises:
         UserError: if the weights are no longer finite.
@@ -47,27 +54,43 @@ def train(
     ema = averaged(model, settings.ema_decay)
     fused = compute.device.type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=fused)
-    start = _resume(checkpoint, model, ema, optimizer)
+    start = _resume(checkpoint, model, ema, optimizer, group)
     numbered = np.zeros(len(images), np.int64)
     numbered[index] = labels.numpy()
     data, index = Images(images, numbered, compute.device), torch.from_numpy(index).to(compute.device)
-    losses, every = compute.compiled(per_image_loss), Every(SAVE_SECONDS)
+    losses, every = averaging(_Losses(model, compute), group), Every(SAVE_SECONDS)
     steps = progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start, settings.batch_size)
     with stopping.deferred():
         for step in steps:
-            batch = _draw(data, index, settings, model.num_labels, generator_for(seed, step, device=compute.device))
-            with compute.autocast():
-                loss = losses(model, batch).mean()
+            generator = generator_for(seed, step, device=compute.device)
+            batch = _draw(data, index, settings, model.num_labels, generator, group)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with unbroken():
+                with compute.autocast():
+                    losses_here = losses(batch)
+                # Gradients are averaged over processes, whose shares may differ by an image.
+                weight = group.size / settings.batch_size
+                (losses_here.mean() if group.size == 1 else losses_here.sum() * weight).backward()
             optimizer.step()
             ema.update_parameters(model)
-            if every.due():
+            if is_due(every, group):
                 _check_finite(model, step)
-                _save(checkpoint, step + 1, model, ema, optimizer)
-                stopping.check()
+                if checkpoint:
+                    _save(checkpoint, step + 1, model, ema, optimizer)
+                group.check()
     _check_finite(model, settings.num_steps - 1)
     return ema.module
+
+
+class _Losses(nn.Module):
+    """The loss [B] of each image of a batch, compiled if that is asked for."""
+
+    def __init__(self, model: Denoiser, compute: Compute) -> None:
+        super().__init__()
+        self.model, self.losses = model, compute.compiled(per_image_loss)
+
+    def forward(self, batch: NoisyBatch) -> Tensor:
+        return self.losses(self.model, batch)
 
 
 def _check_finite(model: Denoiser, step: int) -> None:
@@ -76,12 +99,19 @@ def _check_finite(model: Denoiser, step: int) -> None:
 
 
 def _draw(
-    data: Images, index: Tensor, settings: PretrainSettings, no_label: int, generator: torch.Generator
+    data: Images,
+    index: Tensor,
+    settings: PretrainSettings,
+    no_label: int,
+    generator: torch.Generator,
+    group: Group = ALONE,
 ) -> NoisyBatch:
-    drawn = torch.randint(len(index), (settings.batch_size,), generator=generator, device=generator.device)
-    x, labels = data.at(index[drawn])
+    """This process's share of the batch that the generator draws."""
+    num, part = settings.batch_size, group.part(settings.batch_size)
+    drawn = torch.randint(len(index), (num,), generator=generator, device=generator.device)
+    x, labels = data.at(index[drawn[part]])
     if settings.horizontal_flip:
-        flip = torch.rand(len(x), generator=generator, device=generator.device) < 0.5
+        flip = (torch.rand(num, generator=generator, device=generator.device) < 0.5)[part]
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
     return draw_noise(
         x,
@@ -92,6 +122,8 @@ def _draw(
         label_dropout=settings.label_dropout,
         no_label=no_label,
         generator=generator,
+        among=num,
+        part=part,
     )
 
 
@@ -103,7 +135,7 @@ def optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
     """Adam goes on from the named tensors, laid out in memory as its weights are, which fused kernels rely on."""
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".")
@@ -124,18 +156,23 @@ def training_tensors(model: torch.nn.Module, ema: torch.nn.Module, optimizer: to
 
 def restore_training(tensors: dict[str, Tensor], model: torch.nn.Module, ema: torch.nn.Module, optimizer) -> None:
     """Model, average and optimiser go on from ``training_tensors``."""
-    model.load_state_dict(group("model", tensors))
-    ema.load_state_dict(group("ema", tensors))
-    restore_optimizer(optimizer, group("optimizer", tensors))
+    model.load_state_dict(under("model", tensors))
+    ema.load_state_dict(under("ema", tensors))
+    restore_optimizer(optimizer, under("optimizer", tensors))
 
 
 def _save(checkpoint: Checkpoint, step: int, model, ema, optimizer) -> None:
     checkpoint.save(training_tensors(model, ema, optimizer), {"step": step})
 
 
-def _resume(checkpoint: Checkpoint, model, ema, optimizer) -> int:
-    saved = checkpoint.load()
-    if saved is None:
-        return 0
-    restore_training(saved[0], model, ema, optimizer)
-    return saved[1]["step"]
+def _resume(checkpoint: Checkpoint | None, model, ema, optimizer, group: Group) -> int:
+    """The step to go on from, at which every process stands as the leader does."""
+    saved = checkpoint.load() if checkpoint else None
+    if saved:
+        restore_training(saved[0], model, ema, optimizer)
+    (start,) = group.numbers([saved[1]["step"] if saved else 0])
+    if start:
+        if not saved:
+            prepare(optimizer)
+        spread(training_tensors(model, ema, optimizer), group)
+    return start
