@@ -20,15 +20,19 @@ from privimage.measurements import Curve
 pytestmark = pytest.mark.slurm
 
 CURVE = "results/digits/internal/pdp/seed0/eps1/training.csv"
-TIMED = re.compile(r"/(logs|benchmarks)/|report\.html$|summary\.csv$")  # they hold times
+DIFFERENT = re.compile(  # they hold times, the last the outcome of coins that the system tossed
+    r"/(logs|benchmarks)/|internal/(report\.html|summary\.csv)$|/audit\.json$"
+)
 
 
 def artifacts(folder: Path) -> dict[str, str]:
-    """The hash of every file of the results that is not about time."""
+    """The hash of every file of the results that is meant to be the same."""
     files = [path for path in (folder / "results").rglob("*") if path.is_file()]
     named = {str(path.relative_to(folder)): path for path in files}
     return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items() if not TIMED.search(name)
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in named.items()
+        if not DIFFERENT.search(name)
     }
 
 
