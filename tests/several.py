@@ -13,8 +13,7 @@ from typing import Any
 
 from privimage.distributed import joined
 
-CONTEXT = multiprocessing.get_context("forkserver")  # which imports once what each process needs
-CONTEXT.set_forkserver_preload(["several", "privimage.private_training"])
+CONTEXT = multiprocessing.get_context("fork")  # so that each has what this process has read and imported
 SECONDS = 120.0
 
 
