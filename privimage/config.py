@@ -30,7 +30,7 @@ SECTIONS: dict[str, type] = {
     "select": s.SelectSettings,
     "pretrain": s.PretrainSettings,
     "finetune": s.FinetuneSettings,
-    "sample": s.SampleSettings,
+    "sample": s.SamplingSettings,
     "quality": s.QualitySettings,
     "accuracy": s.AccuracySettings,
     "semantics": s.SemanticsSettings,
@@ -99,6 +99,11 @@ class Config:
     def query(self, name: str) -> dict[str, Any]:
         """The settings of one row of queries, as JSON-like data."""
         return plain(self.queries[name])
+
+    def sampling(self, dataset: str) -> dict[str, Any]:
+        """The settings of `sample` for one row, as JSON-like data."""
+        row = plain(self.datasets[dataset].sample)
+        return {name: row[name] for name in s.SampleSettings.__dataclass_fields__}
 
     def features(self, dataset: str, network: str) -> dict[str, Any]:
         """The settings of `features` for one network, as JSON-like data."""

@@ -28,7 +28,7 @@ class FeatureSet:
 
     The images stand in a fixed random order that knows no class, so that the first n are a fair sample of them;
     ``index`` says which image each is. ``network_sha256`` is the checksum of the network's file. A set without images
-    says in ``note`` why it has none.
+    says in ``note`` why it has none. A share of a set, which is still to be joined, has no moments: [0] and [0, 0].
 
     Shapes: ``features`` float32 [N, D]; ``logits`` float32 [N, K], K is 0 where the network has none; ``labels`` and
     ``index`` int64 [N]; ``mean`` float64 [D]; ``covariance`` float64 [D, D].
@@ -50,7 +50,8 @@ class FeatureSet:
     def __post_init__(self) -> None:
         count, width = self.features.shape
         rows = {len(self.logits), len(self.labels), len(self.index)}
-        if rows != {count} or self.mean.shape != (width,) or self.covariance.shape != (width, width):
+        moments = self.mean.shape, self.covariance.shape
+        if rows != {count} or moments not in (((width,), (width, width)), ((0,), (0, 0))):
             raise ArtifactError(
                 f"a feature set got features {list(self.features.shape)}, logits {list(self.logits.shape)}, labels "
                 f"{list(self.labels.shape)}, mean {list(self.mean.shape)} and covariance "

@@ -185,6 +185,19 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class SamplingSettings(SampleSettings):
+    """Synthetic images drawn from the private model, and in how many jobs."""
+
+    num_shards: int = setting(
+        1,
+        "Jobs that share the drawing of each release; changes the time, not the images.",
+        unit="jobs",
+        minimum=1,
+        maximum=10_000,
+    )
+
+
+@dataclass(frozen=True)
 class QualitySettings:
     """How near synthetic images are to real ones, in the features of networks. Evaluation, not private."""
 
@@ -201,6 +214,13 @@ class QualitySettings:
         "Real images that count, at most, the first of a fixed random order; none: all.",
         unit="images",
         minimum=2,
+    )
+    num_shards: int = setting(
+        1,
+        "Jobs that share showing the real images to each network; changes the time, not the features.",
+        unit="jobs",
+        minimum=1,
+        maximum=10_000,
     )
 
 
@@ -416,7 +436,7 @@ class Dataset(Place):
     select: SelectSettings = setting(SelectSettings(), "Overrides of `select`.")
     pretrain: PretrainSettings = setting(PretrainSettings(), "Overrides of `pretrain`.")
     finetune: FinetuneSettings = setting(FinetuneSettings(), "Overrides of `finetune`.")
-    sample: SampleSettings = setting(SampleSettings(), "Overrides of `sample`.")
+    sample: SamplingSettings = setting(SamplingSettings(), "Overrides of `sample`.")
     quality: QualitySettings = setting(QualitySettings(), "Overrides of `quality`.")
     accuracy: AccuracySettings = setting(AccuracySettings(), "Overrides of `accuracy`.")
     semantics: SemanticsSettings = setting(SemanticsSettings(), "Overrides of `semantics`.")

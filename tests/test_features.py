@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def main(monkeypatch, folder, kind, weights, **settings):
     at = folder / "internal"
-    flags = ["--network", kind, "--weights", str(weights), "--settings"]
+    flags = ["--network", kind, "--weights", str(weights), "--checkpoints", str(folder / "state"), "--settings"]
     flags += [json.dumps({"network": {"kind": kind}, **settings})]
     for split in ("train", "test"):
         flags += [f"--{split}", str(at / f"{split}.h5"), f"--{split}-features", str(at / f"{split}-features.h5")]

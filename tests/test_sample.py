@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from privimage import sample
+from privimage import kept, sample
 from privimage.artifacts import ImageSet
 from privimage.checkpoints import Checkpoint
 from privimage.diffusion.denoiser import new_denoiser
@@ -65,7 +65,7 @@ def test_every_batch_has_noise_of_its_own():
 
 
 def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "SAVE_BYTES", 1)
+    monkeypatch.setattr(kept, "SAVE_BYTES", 1)
     settings = SampleSettings(num_images=8_000, num_steps=2, batch_size=500)
     made, stretches = sample.run(Grey(), list("0123456789"), settings, 0, Checkpoint(tmp_path / "state", "test"))
     batches, alive = [], []
@@ -90,25 +90,24 @@ def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path, monke
 
 @pytest.mark.parametrize("save_bytes", [1, 200, 2**24])
 def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path, monkeypatch, save_bytes):
-    monkeypatch.setattr(sample, "SAVE_BYTES", save_bytes)
+    monkeypatch.setattr(kept, "SAVE_BYTES", save_bytes)
     settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
     calm = run(names=("x", "y"), batch_size=3)
-    drawn, real = [], sample.drawn
+    drawn, real = [], sample.generator_for
 
-    def counted(*args):
-        for stretch in real(*args):
-            drawn.append(stretch[0])
-            yield stretch
+    def counted(seed, batch):
+        drawn.append(3 * batch)
+        return real(seed, batch)
 
-    monkeypatch.setattr(sample, "drawn", counted)
+    monkeypatch.setattr(sample, "generator_for", counted)
     checkpoint = Checkpoint(tmp_path, "test")
     stretches = sample.run(model, ["x", "y"], settings, 0, checkpoint)[1]
     for _ in range(5):
         next(stretches)
     stretches.close()  # as a kill does: the fifth batch was written, not yet kept
     resumed = list(sample.run(model, ["x", "y"], settings, 0, checkpoint)[1])
-    kept = {1: 4, 200: 4, 2**24: 0}[save_bytes]  # batches of 192 bytes: at 200, two go into a part
-    assert drawn == [0, 3, 6, 9, 12, *range(3 * kept, 20, 3)]
+    num_kept = {1: 4, 200: 4, 2**24: 0}[save_bytes]  # batches of 192 bytes: at 200, two go into a part
+    assert drawn == [0, 3, 6, 9, 12, *range(3 * num_kept, 20, 3)]
     assert np.array_equal(np.concatenate([pixels for _, pixels in resumed]), calm.images)
 
 

@@ -203,9 +203,39 @@ rule finetune:
         " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"
 
 
+rule sample_part:
+    input:
+        weights=rules.finetune.output.weights,
+    output:
+        images=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5"),
+        images_sum=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5.sha256"),
+    log:
+        "results/{dataset}/internal/logs/sample_part/{method}-seed{seed}-eps{epsilon}/{shard}-of-{num_shards}.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/sample_part/{method}-seed{seed}-eps{epsilon}/{shard}-of-{num_shards}.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+        gpu=1,
+        compute=settings("compute"),
+    params:
+        settings=sampling,
+        checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
+        version=stage_version("sample"),
+    shell:
+        "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
+        " --index {wildcards.shard} --of {wildcards.num_shards} --images {output.images:q} 2>&1 | tee {log:q}"
+
+
 rule sample:
     input:
         weights=rules.finetune.output.weights,
+        shards=sample_parts(".h5"),  # none, if this job draws everything itself
+        sums=sample_parts(".h5.sha256"),
     output:
         images=f"results/{{dataset}}/{CELL}/images.h5",
         images_sum=f"results/{{dataset}}/{CELL}/images.h5.sha256",
@@ -225,7 +255,7 @@ rule sample:
         processes=1,
         compute=settings("compute"),
     params:
-        settings=settings("sample"),
+        settings=sampling,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:
@@ -233,4 +263,4 @@ rule sample:
         " --processes {resources.processes} -- sample"
         " --weights {input.weights:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
-        " --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
+        " --shards {input.shards:q} --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"

@@ -176,10 +176,13 @@ def benchmarks(wildcards):
         ("shard/public", f"results/public/{public}/benchmarks", CONFIG.publics[public]),
         ("shard", folder, CONFIG.datasets[wildcards.dataset]),
     ):
-        names = [f"{index}-of-{row.preprocess.num_shards}" for index in range(row.preprocess.num_shards)]
+        names = names_of_shards(row.preprocess.num_shards)
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
-    networks = CONFIG.datasets[wildcards.dataset].quality.networks
+    quality, sample = CONFIG.datasets[wildcards.dataset].quality, CONFIG.datasets[wildcards.dataset].sample
+    networks = quality.networks
+    for name, shard in product(networks, names_of_shards(quality.num_shards)):  # where there are several
+        files[f"features_part/{name}/{shard}"] = f"{folder}/features_part/{name}/{shard}.tsv"
     files |= {f"features/{name}": f"{folder}/features/{name}.tsv" for name in networks}
     files |= {f"accuracy/real/seed{seed}": f"{folder}/accuracy/real-seed{seed}.tsv" for seed in CONFIG.run.seeds}
     if audited(wildcards.dataset):  # no part of what its release took
@@ -191,6 +194,8 @@ def benchmarks(wildcards):
             at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
             for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
                 files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
+            for shard in names_of_shards(sample.num_shards):  # where there are several
+                files[f"sample_part/{at}/{shard}"] = f"{folder}/sample_part/{file.removesuffix('.tsv')}/{shard}.tsv"
             for name in networks:
                 files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
     return canonical(files)
