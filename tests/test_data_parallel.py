@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkout import ROOT
-from forked import REFUSED, forked, free_port
+from gloo import REFUSED, forked, free_port
 
 from privimage import classifier, stopping
 from privimage.artifacts import ImageSet, Provenance, Subset, Weights
@@ -92,8 +92,8 @@ def test_several_processes_end_with_the_weights_of_one(tmp_path, name, size):
     one = LOOPS[name](ALONE, tmp_path / "one")
     ends = forked(size, lambda group: LOOPS[name](group, tmp_path / "several"), tmp_path)
     assert [end.code for end in ends] == [0] * size
-    assert furthest(one, ends[0].tensors) < TOLERANCE[name]
-    assert all(same(ends[0].tensors, end.tensors) and end.tensors for end in ends[1:])
+    assert furthest(one, ends[0].value) < TOLERANCE[name]
+    assert all(same(ends[0].value, end.value) and end.value for end in ends[1:])
 
 
 def told_at(step, rank, number, name, folder, every):
@@ -131,8 +131,8 @@ def test_one_that_is_told_to_stop_stops_all_at_one_step_and_any_number_goes_on_t
     assert [end.code for end in ends] == [stopping.EXIT_CODE] * 2
     assert saved_step(folder) == 4
     resumed = forked(then, lambda group: LOOPS[name](group, folder), tmp_path / "resumed")
-    assert furthest(one, resumed[0].tensors) < TOLERANCE[name]
-    assert all(same(resumed[0].tensors, end.tensors) and end.tensors for end in resumed[1:])
+    assert furthest(one, resumed[0].value) < TOLERANCE[name]
+    assert all(same(resumed[0].value, end.value) and end.value for end in resumed[1:])
 
 
 @pytest.mark.parametrize("rank, then", [(1, 2), *(pytest.param(r, n, marks=pytest.mark.slow) for r, n in
@@ -144,8 +144,8 @@ def test_one_that_is_killed_ends_all_and_any_number_goes_on_from_what_was_saved(
     assert [ends[rank].code, ends[1 - rank].code] == [-signal.SIGKILL, stopping.EXIT_CODE]
     assert saved_step(folder) == 3
     resumed = forked(then, lambda group: LOOPS[name](group, folder), tmp_path / "resumed")
-    assert furthest(one, resumed[0].tensors) < TOLERANCE[name]
-    assert all(same(resumed[0].tensors, end.tensors) and end.tensors for end in resumed[1:])
+    assert furthest(one, resumed[0].value) < TOLERANCE[name]
+    assert all(same(resumed[0].value, end.value) and end.value for end in resumed[1:])
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -161,7 +161,7 @@ def test_there_may_be_more_processes_than_images_in_a_batch(tmp_path, name):
     settings = replace(SETTINGS[name], batch_size=3)
     one = LOOPS[name](ALONE, tmp_path / "one", settings)
     ends = forked(4, lambda group: LOOPS[name](group, tmp_path / "several", settings), tmp_path)
-    assert [end.code for end in ends] == [0] * 4 and furthest(one, ends[0].tensors) < TOLERANCE[name]
+    assert [end.code for end in ends] == [0] * 4 and furthest(one, ends[0].value) < TOLERANCE[name]
 
 
 @pytest.mark.slow
@@ -171,8 +171,8 @@ def test_in_bfloat16_all_agree_to_the_bit_and_with_one_process_to_its_rounding(t
     how |= {"dtype": torch.float32} if name == "pretrain" else {}
     one, exact = LOOPS[name](ALONE, tmp_path / "one", **how), LOOPS[name](ALONE, tmp_path / "exact")
     ends = forked(2, lambda group: LOOPS[name](group, tmp_path / "several", **how), tmp_path)
-    assert [end.code for end in ends] == [0, 0] and same(ends[0].tensors, ends[1].tensors)
-    assert furthest(one, exact) > 0 and furthest(one, ends[0].tensors) < 2 * furthest(one, exact)
+    assert [end.code for end in ends] == [0, 0] and same(ends[0].value, ends[1].value)
+    assert furthest(one, exact) > 0 and furthest(one, ends[0].value) < 2 * furthest(one, exact)
 
 
 @pytest.mark.slow

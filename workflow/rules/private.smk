@@ -220,13 +220,17 @@ rule sample_part:
         mem_mb=2000,
         runtime=1440,
         gpu=1,
+        nodes=1,
+        processes=1,
         compute=settings("compute"),
     params:
         settings=sampling,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:
-        "python -m privimage.sample --weights {input.weights:q} --seed {wildcards.seed}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- sample"
+        " --weights {input.weights:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --index {wildcards.shard} --of {wildcards.num_shards} --images {output.images:q} 2>&1 | tee {log:q}"
 

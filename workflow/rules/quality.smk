@@ -48,12 +48,16 @@ rule features_part:
         mem_mb=4000,
         runtime=720,
         gpu=1,
+        nodes=1,
+        processes=1,
     params:
         settings=lambda wildcards: canonical(CONFIG.features(wildcards.dataset, wildcards.network)),
         checkpoints=f"{CONFIG.state_dir}/checkpoints/features",
         version=stage_version("features"),
     shell:
-        "python -m privimage.features --network {wildcards.network} --weights {input.weights:q}"
+        "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --processes {resources.processes} -- features"
+        " --network {wildcards.network} --weights {input.weights:q}"
         " --train {input.train:q} --test {input.test:q} --settings {params.settings:q}"
         " --checkpoints {params.checkpoints:q} --index {wildcards.shard} --of {wildcards.num_shards}"
         " --train-features {output.train_features:q} --test-features {output.test_features:q} 2>&1 | tee {log:q}"
