@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/distributed.py [--loops pretrain classifier finetune] [--network small]
 
 Rows are one process with one thread, one with two, and two processes with a thread each, which talk by gloo. Each row
-is started anew in every round, and the rows take turns; a rate is that of the leader's median step, the first ones left
-out.
+is started anew in every round, and the rows take turns; numbers are those of the leader's median step, the first ones
+left out. Processor time, of all processes, moves less than the clock where other programs run beside.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from dp_step import SIZES
-from training import LEFT_OUT, timed
+from training import LEFT_OUT
 
 from privimage import private_training
 from privimage.artifacts import ImageSet
@@ -79,6 +81,24 @@ LOOPS: dict[str, tuple[Callable, object]] = {
 }
 
 
+@contextmanager
+def timed(module: object) -> Iterator[list[tuple[float, float]]]:
+    """The starts of the loop's steps, and its end: by the clock, and in processor time of this process."""
+    real, times = module.progress, []
+
+    def progress(steps: range, *how: object) -> Iterator[int]:
+        for step in steps:
+            times.append((time.perf_counter(), time.process_time()))
+            yield step
+        times.append((time.perf_counter(), time.process_time()))
+
+    module.progress = progress
+    try:
+        yield times
+    finally:
+        module.progress = real
+
+
 def measure(args: argparse.Namespace) -> None:
     """Print the seconds of this process's steps, if it leads."""
     rng, num = np.random.default_rng(0), args.steps * args.batch_size
@@ -88,11 +108,11 @@ def measure(args: argparse.Namespace) -> None:
     with joined() as group, timed(module) as times:
         loop(args, images, Compute(ComputeSettings(precision=args.precision)), group)
     if group.leads:
-        print(json.dumps(list(np.diff(times))))
+        print(json.dumps(np.diff(times, axis=0).tolist()))
 
 
-def started(loop: str, processes: int, threads: int) -> list[float]:
-    """Seconds of the leader's steps, in fresh processes that share the threads."""
+def started(loop: str, processes: int, threads: int) -> list[tuple[float, float]]:
+    """Seconds of the leader's steps in fresh processes that share the threads, and of all their processors."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -106,7 +126,7 @@ def started(loop: str, processes: int, threads: int) -> list[float]:
     outputs = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         raise SystemExit(f"{loop} failed in {processes} processes")
-    return json.loads(outputs[0])[LEFT_OUT:]
+    return [(wall, own * processes) for wall, own in json.loads(outputs[0])[LEFT_OUT:]]
 
 
 def main() -> None:
@@ -125,15 +145,18 @@ def main() -> None:
         measure(args)
         return
     print(f"{args.resolution} x {args.resolution}, batches of {args.batch_size}; {args.precision}; {args.network}")
-    print("| loop | processes | images a second | over one thread |\n|---|---|---|---|")
+    print("| loop | processes | images a second | over one thread | processor time, over one thread |")
+    print("|---|---|---|---|---|")
     for loop in args.loops:
-        seconds: dict[str, list[float]] = {row: [] for row in ROWS}
+        seconds: dict[str, list[tuple[float, float]]] = {row: [] for row in ROWS}
         for _ in range(args.rounds):
             for row, how in ROWS.items():
                 seconds[row] += started(loop, *how)
-        rates = {row: args.batch_size / median(taken) for row, taken in seconds.items()}
-        for row, rate in rates.items():
-            print(f"| {loop} | {row} | {rate:,.1f} | {rate / rates['1 process, 1 thread']:.2f} |", flush=True)
+        middle = {row: [median(each) for each in zip(*taken, strict=True)] for row, taken in seconds.items()}
+        one = middle["1 process, 1 thread"]
+        for row, (wall, processor) in middle.items():
+            rates = f"{args.batch_size / wall:,.1f} | {one[0] / wall:.2f} | {processor / one[1]:.2f}"
+            print(f"| {loop} | {row} | {rates} |", flush=True)
 
 
 if __name__ == "__main__":
