@@ -5,7 +5,7 @@ processes, one a GPU, on two nodes of a Slurm job; with ``--gpus 0 --processes 2
 the launcher's place, as if it had been called itself. Several are started and watched by torch's elastic agent, without
 restarts: if one ends, all do, one sentence says why, and the same command goes on from what was saved.
 
-Each stage's settings and results are the same however it is started; ``docs/cluster.md`` names the two that differ.
+Settings are the same however a stage is started, and so are its results up to rounding (``docs/cluster.md``).
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class SamplingSettings(SampleSettings):
 
     num_shards: int = setting(
         1,
-        "Jobs that share the drawing of each release; changes the time, not the images.",
+        "Jobs that share the drawing of each release; changes the time alone.",
         unit="jobs",
         minimum=1,
         maximum=10_000,
@@ -216,12 +216,9 @@ class QualitySettings:
         minimum=2,
     )
     num_shards: int = setting(
-        1,
-        "Jobs that share showing the real images to each network; changes the time, not the features.",
-        unit="jobs",
-        minimum=1,
+        1, "Jobs that share the real images for each network; changes the time alone.", unit="jobs", minimum=1,
         maximum=10_000,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
