@@ -1,4 +1,4 @@
-"""Several processes that run one function together, as torch's launcher would start them, but in a tenth of a second."""
+"""Several processes that run one function together, as torch's launcher would start them, in a tenth of a second."""
 
 from __future__ import annotations
 
