@@ -189,11 +189,7 @@ class SamplingSettings(SampleSettings):
     """Synthetic images drawn from the private model, and in how many jobs."""
 
     num_shards: int = setting(
-        1,
-        "Jobs that share the drawing of each release; changes the time, not the images.",
-        unit="jobs",
-        minimum=1,
-        maximum=10_000,
+        1, "Jobs that share the drawing of a release; changes the time only.", unit="jobs", minimum=1, maximum=10_000
     )
 
 
@@ -217,10 +213,10 @@ class QualitySettings:
     )
     num_shards: int = setting(
         1,
-        "Jobs that share showing the real images to each network; changes the time, not the features.",
+        "Jobs that share a network's look at real images; changes the time only.",
         unit="jobs",
         minimum=1,
-        maximum=10_000,
+        maximum=9999,
     )
 
 
