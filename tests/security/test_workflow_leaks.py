@@ -13,7 +13,7 @@ LEAKS = {  # name: (the rule it is put into, its file, what is replaced, by what
     ),
     "sampling is told of them by a parameter": (
         "sample", "private.smk",
-        '        settings=settings("sample"),\n',
+        "        settings=sampling,\n",
         '        settings=lambda w: f"results/{w.dataset}/internal/train.h5",\n',
     ),
     "pretraining is told of them by its command's text": (

@@ -1,6 +1,7 @@
 # What there is of a data set: the queries that its methods read, and what to report: releases, references and times.
 
 import json
+from functools import cache
 from itertools import product
 from shlex import quote
 
@@ -103,6 +104,7 @@ def audited(dataset):
     return trained[0], CONFIG.run.seeds[0], epsilon_label(min(CONFIG.run.epsilons))
 
 
+@cache
 def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1
