@@ -38,7 +38,8 @@ class Workflow:
         environment = {**self.environment, "SECONDS_A_STEP": str(seconds_a_step)}
         with open(self.folder / told, "w") as file:
             driver = subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *words], cwd=self.folder, env=environment, stdout=file,
+                ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "snakemake", *words],  # ends with this
+                cwd=self.folder, env=environment, stdout=file,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.drivers.append(driver)

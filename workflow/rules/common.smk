@@ -7,7 +7,7 @@ from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
 from privimage.stopping import this_process
 
-shell.prefix("set -euo pipefail; umask 077; ")  # a prefix replaces Snakemake's own strictness
+shell.prefix("set -euo pipefail; umask 077; trap : TERM INT; ")  # a prefix replaces Snakemake's own strictness
 try:
     CONFIG = load(config)
 except UserError as error:
