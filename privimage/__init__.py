@@ -18,6 +18,7 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     memorisation synthetic, train, test images   -> are copies among them?                 (not private)
     membership   the private model, real images  -> does its loss tell who was in?         (not private)
     audit        the mechanism, with canaries    -> how many of them can be found?         (not private)
+    statements   all privacy statements of a set -> one file, for the cards
     release      what may leave, of one model       -> a folder to hand out
     report       everything above                -> one page to release, one for the owner
 

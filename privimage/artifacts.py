@@ -317,6 +317,31 @@ class PrivacyStatement(JsonArtifact):
         return super()._from_json({**body, "events": events, "accountants": accountants})
 
 
+@dataclass(frozen=True)
+class Stated:
+    """One release of a sensitive set, by its own statement."""
+
+    method: str
+    seed: int
+    statement: PrivacyStatement
+
+
+@dataclass(frozen=True)
+class Statements(JsonArtifact):
+    """The statements of all that a run releases of one sensitive set."""
+
+    releases: list[Stated]
+    provenance: Provenance
+
+    @classmethod
+    def _from_json(cls, body: dict[str, Any]) -> Statements:
+        releases = [
+            Stated(row["method"], row["seed"], PrivacyStatement._from_json(row["statement"]))
+            for row in body["releases"]
+        ]
+        return super()._from_json({**body, "releases": releases})
+
+
 def write_text(path: Path, text: str) -> None:
     """The file holds the text, whole."""
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -22,6 +22,8 @@ from privimage.artifacts import (
     ImageSet,
     PrivacyStatement,
     QueryResult,
+    Stated,
+    Statements,
     Subset,
     Weights,
     sha256,
@@ -31,10 +33,10 @@ from privimage.artifacts import (
 from privimage.privacy import accounting
 from privimage.privacy.statements import check_complete
 from privimage.releasing import whitelist
-from privimage.releasing.card import Facts, Other, render
+from privimage.releasing.card import Facts, render
 from privimage.releasing.image_folder import folder_names, write_image_folder
 from privimage.releasing.parquet import write_parquet
-from privimage.reporting.cells import json_of, refuse_internal
+from privimage.reporting.cells import refuse_internal
 from privimage.reporting.cost import verdict
 from privimage.reporting.grid import contact_sheet
 from privimage.settings import Declared, ReleaseSettings
@@ -79,7 +81,7 @@ class Released:
 def run(
     released: Released,
     declared: Declared,
-    others: Sequence[Other],
+    others: Sequence[Stated],
     folder: Path,
     *,
     dataset: str,
@@ -171,11 +173,16 @@ def read(args: Any) -> tuple[Released, dict[str, str]]:
     return released, {name: sha256(path) for name, path in paths.items()}
 
 
-def read_others(text: str) -> list[Other]:
-    """The other releases that a flag's JSON names: a list of ``method``, ``seed``, ``privacy`` (a file)."""
-    rows = json_of(text, "--others", list)
-    refuse_internal([row["privacy"] for row in rows])
-    return [Other(row["method"], int(row["seed"]), PrivacyStatement.read(Path(row["privacy"]))) for row in rows]
+def others_of(path: Path | None, own: Stated) -> list[Stated]:
+    """The other releases of the run, by the file of all statements; none without it.
+
+    Raises:
+        ArtifactError: if this release's statement is not among them.
+    """
+    stated = Statements.read(path).releases if path else [own]
+    if own not in stated:
+        raise ArtifactError(f"{path} lacks the privacy statement of this release; rerun statements.")
+    return [release for release in stated if release != own]
 
 
 def main() -> None:
@@ -190,14 +197,14 @@ def main() -> None:
     parser.add_argument("--privacy", required=True, type=Path, help="its privacy statement")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--query", type=Path, help="noisy query, if the method releases one")
-    parser.add_argument("--others", metavar="JSON", default="[]", help="other releases: method, seed, privacy (a file)")
+    parser.add_argument("--statements", type=Path, help="privacy statements of all that the run releases of the set")
     parser.add_argument("--folder", required=True, type=Path, help="output: the release")
     args = parser.parse_args()
     settings = cli.settings_from(ReleaseSettings, args.settings)
     declared = cli.settings_from(Declared, args.declared, "--declared")
     released, hashes = read(args)
     released.check(declared, hashes)
-    others = read_others(args.others)
+    others = others_of(args.statements, Stated(args.method, args.seed, released.statement))
     run(
         released,
         declared,

@@ -12,7 +12,8 @@ from checkout import Job
 
 PRIVATE = {"query", "finetune"}  # the only rules that lead out of internal/
 PUBLIC = {"download", "download_inception", "shard_public", "preprocess_public", "classifier"}
-MAY_WRITE_OUTSIDE = {*PRIVATE, *PUBLIC, "select", "pretrain", "sample_part", "sample", "release", "report"}
+MAY_WRITE_OUTSIDE = {*PRIVATE, *PUBLIC, "select", "pretrain", "sample_part", "sample", "statements",
+                     "release", "report"}  # fmt: skip
 TAIL = re.compile(r" 2>&1 \| tee (\S+)( \|\| \{ rm -f [^;&|$`<>]*; exit 1; \})?$")  # of every command
 RELEASED = {"query": {"--histogram"}, "finetune": {"--weights", "--privacy"}}  # flags by which something comes out
 

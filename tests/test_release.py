@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from privimage import release
+from privimage import release, statements
 from privimage.artifacts import (
     Accountant,
     ArtifactError,
@@ -253,10 +253,20 @@ def test_a_title_of_several_lines_is_refused(quick, monkeypatch, folder):
 def test_the_card_tells_what_the_run_s_releases_cost_together(monkeypatch, folder):
     other = statement([TRAINING], {"pretrained": "1" * 64, "subset": "2" * 64}, target_epsilon=10.0)
     other.write(folder / "other.json")
-    others = json.dumps([{"method": "scratch", "seed": 3, "privacy": str(folder / "other.json")}])
-    _, body = card(make(monkeypatch, folder, others=others))
+    cells = [("privimage", 0, "privacy.json"), ("scratch", 3, "other.json")]
+    rows = [{"method": method, "seed": seed, "privacy": str(folder / name)} for method, seed, name in cells]
+    statements.run(json.dumps(rows)).write(folder / "statements.json")
+    _, body = card(make(monkeypatch, folder, statements=str(folder / "statements.json")))
     joint = accounting.epsilon([QUERY, TRAINING, TRAINING], 5e-5)
     assert f"faces ε = {np.ceil(joint * 1000) / 1000:.3f}" in body and "| scratch | 3 | 10 | 1.000 |" in body
+
+
+def test_a_release_whose_statement_is_not_among_all_is_refused(quick, monkeypatch, folder):
+    rows = [{"method": "privimage", "seed": 1, "privacy": str(folder / "privacy.json")}]
+    statements.run(json.dumps(rows)).write(folder / "statements.json")
+    with pytest.raises(UserError, match=r"statements.json lacks the privacy statement of this release; rerun"):
+        make(monkeypatch, folder, statements=str(folder / "statements.json"))
+    assert not (folder / "release").exists()
 
 
 def test_a_noisy_choice_of_epochs_has_words_too(quick, monkeypatch, folder):

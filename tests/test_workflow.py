@@ -117,7 +117,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 }
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
-    "quality", "accuracy", "semantics", "memorisation", "membership", "audit", "release", "report",
+    "quality", "accuracy", "semantics", "memorisation", "membership", "audit", "statements", "release", "report",
 )  # fmt: skip
 
 
@@ -196,14 +196,19 @@ def names(jobs: list[Job]) -> set[str]:
     return {job.name for job in jobs}
 
 
+def with_statements(jobs: set[str]) -> set[str]:
+    """The jobs, and the one that gathers what the fine-tunings among them state."""
+    return jobs | {"statements" for job in jobs if job.startswith("finetune ")}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_reruns_its_stage_and_what_follows_and_nothing_else(plans, change):
-    assert names(plans[change]) == CHANGES[change][1]
+    assert names(plans[change]) == with_statements(CHANGES[change][1])
 
 
 @pytest.mark.parametrize("stage", VERSIONS)
 def test_a_raised_version_reruns_its_stage_and_what_follows(plans, stage):
-    assert names(plans[f"VERSION of {stage}"]) == VERSIONS[stage]
+    assert names(plans[f"VERSION of {stage}"]) == with_statements(VERSIONS[stage])
 
 
 def test_a_touched_configuration_or_an_edited_comment_reruns_nothing(plans):
@@ -215,7 +220,7 @@ def test_how_many_gpus_nodes_and_processes_a_stage_gets_reruns_nothing(plans):
 
 
 def test_one_stage_again_and_what_follows(plans):
-    assert names(plans["-R pretrain"]) == CHANGES["pretrain"][1]
+    assert names(plans["-R pretrain"]) == with_statements(CHANGES["pretrain"][1])
 
 
 def test_without_a_target_everything_that_the_default_names_is_made(plans):
@@ -256,9 +261,9 @@ def test_the_report_s_times_are_those_of_every_stage_before_it(chain, plans):
     listed = set(json.loads(re.search(r"--benchmarks '({.*?})'", command).group(1)).values())
     found = {path.relative_to(chain).as_posix() for path in (chain / "results").rglob("benchmarks/**/*.tsv")}
     beside = {
-        path for path in found if re.search(r"/benchmarks/(report|release)/", path)
+        path for path in found if re.search(r"/benchmarks/(report/|release/|statements)", path)
     }  # the report waits for neither
-    assert len(beside) == 4 and found - listed == beside and not beside & listed
+    assert len(beside) == 5 and found - listed == beside and not beside & listed
 
 
 def test_nothing_leads_out_of_internal_but_query_and_finetune(plans):

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Subset
+from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Stated, Subset
 from privimage.config import epsilon_label
 from privimage.methods import POLICIES
 from privimage.privacy.event import QUERY_MECHANISMS, Event
@@ -23,15 +23,6 @@ from privimage.settings import ReleaseSettings
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 MECHANISMS = (*QUERY_MECHANISMS, "poisson_gaussian", "report_noisy_max")  # those that the card has words for
-
-
-@dataclass(frozen=True)
-class Other:
-    """Another release of the same sensitive set, by its own statement."""
-
-    method: str
-    seed: int
-    statement: PrivacyStatement
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Facts:
     subset: Subset
     query: QueryResult | None
     persons: Sequence[tuple[int, float]]
-    others: Sequence[Other]
+    others: Sequence[Stated]
     joint: Verdict | None
     settings: ReleaseSettings
 

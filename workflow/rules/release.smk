@@ -1,6 +1,29 @@
 # What a data owner hands out: one folder a release. Reads what may leave, and nothing else.
 
 
+rule statements:
+    input:
+        privacy=lambda wildcards: [row["privacy"] for row in releases(wildcards)],
+    output:
+        statements="results/{dataset}/statements.json",
+    log:
+        "results/{dataset}/internal/logs/statements.log",
+    benchmark:
+        "results/{dataset}/internal/benchmarks/statements.tsv"
+    conda:
+        "../../envs/privimage.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+        gpu=0,
+    params:
+        cells=lambda wildcards: canonical(releases(wildcards)),
+        version=stage_version("statements"),
+    shell:
+        "python -m privimage.statements --cells {params.cells:q} --statements {output.statements:q} 2>&1 | tee {log:q}"
+
+
 rule release:
     input:
         images=rules.sample.output.images,
@@ -8,7 +31,7 @@ rule release:
         privacy=rules.finetune.output.privacy,
         subset=rules.select.output.subset,
         query=query_of,
-        others=lambda wildcards: [other["privacy"] for other in other_releases(wildcards)],
+        statements=rules.statements.output.statements,
     output:
         # And data/*.parquet, as many as the images fill; SHA256SUMS, which is written last, lists them.
         card=f"results/{{dataset}}/{CELL}/release/README.md",
@@ -34,7 +57,6 @@ rule release:
     params:
         settings=settings("release"),
         declared=declared,
-        others=lambda wildcards: canonical(other_releases(wildcards)),
         query=query_flag,
         folder=lambda wildcards, output: str(Path(output.sums).parent),
         version=stage_version("release"),
@@ -42,5 +64,5 @@ rule release:
         "python -m privimage.release --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --seed {wildcards.seed} --declared {params.declared:q} --settings {params.settings:q}"
         " --images {input.images:q} --weights {input.weights:q} --privacy {input.privacy:q}"
-        " --subset {input.subset:q} {params.query} --others {params.others:q}"
+        " --subset {input.subset:q} {params.query} --statements {input.statements:q}"
         " --folder {params.folder:q} 2>&1 | tee {log:q}"

@@ -133,14 +133,10 @@ def cells(dataset, *, internal):
     return entries
 
 
-def other_releases(wildcards):
-    """What else this run releases of the set: coordinates and statements, for the card's word on composition."""
-    own = (wildcards.method, int(wildcards.seed), float(wildcards.epsilon))
-    return [
-        {"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]}
-        for c, e in cells(wildcards.dataset, internal=False)
-        if (c["method"], c["seed"], c["epsilon"]) != own
-    ]
+def releases(wildcards):
+    """What this run releases of the set: coordinates and statements, for the cards' word on composition."""
+    listed = cells(wildcards.dataset, internal=False)
+    return [{"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]} for c, e in listed]
 
 
 def cell_files(internal):
