@@ -39,6 +39,7 @@ RELEASED = {
     *(f"public/glyphs8/{name}" for name in ("classifier.safetensors", "contents.json", "contact-sheet.png")),
     "digits/query/default.json",
     "digits/report.html",
+    "digits/statements.json",
     *(f"digits/{method}/seed0/{name}" for method in METHODS for name in ("subset.json", "pretrained.safetensors")),
     *(f"digits/{method}/seed0/eps1/{name}" for method in METHODS for name in CELL),
     *(f"digits/{method}/seed0/eps1/release/{name}" for method in METHODS for name in RELEASE),

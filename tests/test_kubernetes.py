@@ -62,10 +62,25 @@ def test_results_lie_on_the_volume_that_pods_mount():
     assert PROFILE["default-storage-prefix"] == str(volume.path)
 
 
+def planned(project, tmp_path, state: str):
+    """A dry-run by the profile, with the state in that folder."""
+    (tmp_path / "state.yaml").write_text(f"state_dir: {state}\n")
+    words = ("--dry-run", "--quiet", "rules", "--workflow-profile", "profiles/kubernetes")
+    return snakemake(project, *words, *TOY, str(tmp_path / "state.yaml"))
+
+
 @pytest.mark.slow
-def test_snakemake_takes_every_key_and_plans(fresh):
-    done = snakemake(fresh, "--dry-run", "--quiet", "rules", "--workflow-profile", "profiles/kubernetes", *TOY)
+def test_snakemake_takes_every_key_and_plans(fresh, tmp_path):
+    done = planned(fresh, tmp_path, "/data/state")
     assert done.returncode == 0 and "finetune" in done.stdout, done.stdout
+
+
+def test_a_state_that_would_be_gone_with_each_pod_is_refused(fresh, tmp_path):
+    done = planned(fresh, tmp_path, "state")
+    assert (
+        done.returncode and "error: state_dir is 'state'; where results are copied to and from a storage" in done.stdout
+    )
+    assert "Traceback" not in done.stdout
 
 
 def test_the_container_has_the_tested_versions_no_weights_and_no_root():

