@@ -1,9 +1,6 @@
-"""How long Snakemake takes to plan a grid of releases: jobs, inputs of jobs, seconds of a dry-run.
+"""How long Snakemake takes to plan a grid of releases: jobs, and seconds of a dry-run.
 
     .venv/bin/python benchmarks/dag.py [--cells 40 80 160 280] [--datasets 1]
-
-Every release's card names what the other releases of its set cost, so each reads their statements: the inputs grow with
-the square of a set's releases, and with them the time. Releases of several sets do not.
 """
 
 from __future__ import annotations

@@ -256,6 +256,12 @@ def test_what_holds_all_images_at_once_asks_for_the_memory_that_they_take(plans)
     ]
 
 
+def test_what_a_release_reads_does_not_grow_with_the_number_of_releases(plans):
+    """Else a grid's plan takes time with their square."""
+    read = {job.name: len(job.input) for job in plans["everything"] if job.rule == "release"}
+    assert len(read) == 4 and set(read.values()) == {5, 6}  # images, model, privacy, subset, statements; and a query
+
+
 def test_the_report_s_times_are_those_of_every_stage_before_it(chain, plans):
     (command,) = [job.command for job in plans["everything"] if job.rule == "report_internal"]
     listed = set(json.loads(re.search(r"--benchmarks '({.*?})'", command).group(1)).values())
