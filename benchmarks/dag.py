@@ -1,6 +1,6 @@
 """How long Snakemake takes to plan a grid of releases: jobs, and seconds of a dry-run.
 
-    .venv/bin/python benchmarks/dag.py [--cells 40 80 160 280] [--datasets 1]
+.venv/bin/python benchmarks/dag.py [--cells 40 80 160 280] [--datasets 1]
 """
 
 from __future__ import annotations

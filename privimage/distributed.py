@@ -7,6 +7,7 @@ been told to (``stopping.Stopped``), so that the leader saves. Nothing that trav
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,13 @@ class Group:
             with unbroken():
                 dist.all_reduce(tensor)
 
+    def digest(self, text: str) -> str:
+        """At the leader: a name for the texts of all processes together."""
+        own = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")  # sums stay below 2^63
+        told = torch.tensor([own % 2**50])
+        self.add_up([told])
+        return f"{int(told):x}"
+
     def together(self, work: Callable[[], Result]) -> Result:
         """What ``work`` returns, once it has returned in every process.
 
@@ -150,7 +158,7 @@ def joined() -> Iterator[Group]:
     Raises:
         UserError: if the processes do not find each other.
     """
-    if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "LOCAL_RANK" not in os.environ:
         yield ALONE
         return
     local, beside = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -179,7 +187,7 @@ def unbroken() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not _is_broken(error):
+        if is_full(error) or not _is_broken(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise stopping.Stopped(f"since it no longer reaches another of its processes ({reason})") from error
@@ -192,7 +200,15 @@ def _at_once(tensors: Iterable[Tensor], travel: Callable[[Tensor], object]) -> N
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for same in kinds.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in same])
+        try:
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+        except (RuntimeError, MemoryError) as error:  # not tried again: the others are elsewhere by then
+            if not is_full(error):
+                raise
+            raise UserError(
+                "a process is out of memory for what the processes tell each other; free memory and start again, which "
+                "goes on from what was saved."
+            ) from error
         with unbroken():
             travel(flat)
         for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same])):

@@ -25,6 +25,7 @@ from privimage import cli, gpus, stopping
 from privimage.errors import UserError
 
 TOGETHER = ("classifier", "pretrain", "finetune", "sample", "features")  # stages that several processes may compute
+OTHERS_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # left over from whatever started Snakemake
 MEETING_SECONDS = 300  # within which the nodes must have found each other
 
 
@@ -40,8 +41,15 @@ def main() -> int | None:
     processes = args.gpus if args.gpus > 1 else args.processes
     _check(stage, processes, args)
     gpus.claim(args.gpus)
+    if args.gpus == 1 and processes > 1 and os.environ.get(gpus.VISIBLE):
+        raise UserError(
+            f"got gpu: 1 and processes: {processes} where there is a GPU, and each process needs its own; set `gpu` to "
+            "0 to compute on the CPU, or to as many as there shall be processes."
+        )
     program = [sys.executable, "-m", f"privimage.{stage}", *words]
     if processes * args.nodes == 1:
+        for name in [n for n in os.environ if n in OTHERS_GROUP or n.startswith("TORCHELASTIC_")]:
+            del os.environ[name]
         sys.stdout.flush()
         os.execv(program[0], program)
     return _together(program, stage, processes, args.nodes, args.meeting)
@@ -96,11 +104,12 @@ def _together(program: Sequence[str], stage: str, processes: int, nodes: int, me
     logging.disable(logging.CRITICAL)  # what matters is said below, once
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[stopping.DRIVER] = stopping.this_process()  # they end with this launcher, as it does with Snakemake
-    first = os.environ.get("SLURM_PROCID", "0") == "0"
+    first = not meeting or os.environ.get("SLURM_PROCID", "0") == "0"
     if meeting and first:
         _check_port(meeting)
     if nodes == 1 and "lo" in (name for _, name in socket.if_nameindex()):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves the machine
+        for library in ("GLOO", "NCCL"):  # what they send does not leave the machine
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory(prefix="privimage-") as folder:
         config = LaunchConfig(
             min_nodes=nodes,

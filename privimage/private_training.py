@@ -20,6 +20,7 @@ from privimage import stopping
 from privimage.artifacts import ImageSet, Weights
 from privimage.checkpoints import Checkpoint, Every
 from privimage.compute import DEFAULT, Compute
+from privimage.config import canonical
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
 from privimage.diffusion.ema import averaged
 from privimage.diffusion.images import Images
@@ -71,7 +72,8 @@ def run(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
     data = Images(images.images, images.labels, compute.device)
     losses = compute.compiled(per_image_loss)
-    saves = Saves(release, mechanism, group) if release else None
+    computers = group.digest(canonical(compute.describe()))
+    saves = Saves(release, mechanism, group, computers) if release else None
     start, rows, size = 0, [], None
     if saves:
         start, rows, size = saves.resume(model, ema, optimizer, lambda: microbatch_size(model, mechanism, group))
@@ -98,6 +100,8 @@ def run(
             if saves and saves.every.due():
                 saves.save(step + 1, model, ema, optimizer, rows, size)
             stopping.check()
+    if saves and group.size > 1:  # whatever becomes of the others, nothing is left to draw
+        saves.save(settings.num_steps, model, ema, optimizer, rows, size)
     group.numbers([])  # no further step
     group.spread(model.parameters())
     return model, ema.module, Curve(COLUMNS, tuple(rows))
@@ -107,6 +111,7 @@ def assist(model: Denoiser, images: ImageSet, settings: FinetuneSettings, comput
     """The model that the leader's ``run`` ends with, after this process has computed its share of every step."""
     model = compute.place(model)
     data, losses = Images(images.images, images.labels, compute.device), compute.compiled(per_image_loss)
+    group.digest(canonical(compute.describe()))
     with stopping.deferred():
         while work := group.numbers([]):
             try:
@@ -121,12 +126,14 @@ def assist(model: Denoiser, images: ImageSet, settings: FinetuneSettings, comput
 class Saves:
     """The checkpoint of one release, and the step to go on from."""
 
-    def __init__(self, release: Release, mechanism: Mechanism, group: Group) -> None:
+    def __init__(self, release: Release, mechanism: Mechanism, group: Group, computers: str) -> None:
         self.release, self.every, self.num_steps = release, Every(SAVE_SECONDS), mechanism.settings.num_steps
         self.checkpoint = Checkpoint(release.folder / "checkpoint", release.fingerprint, shown=release.folder.parent)
         self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
         # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
         self.environment = {"key": mechanism.key.identity, "world_size": group.size, **mechanism.compute.describe()}
+        if group.size > 1:
+            self.environment["computers"] = computers  # of all processes, which may run on unlike machines
 
     def save(
         self, step: int, model: Denoiser, ema: torch.nn.Module, optimizer: torch.optim.Adam, rows: list, size: int
@@ -276,9 +283,12 @@ def _gradient_sum(
             workers=compute.workers,
         )
     )
-    loss = values.double().sum().reshape(1)
-    group.add_up([*total.values(), loss])
-    return total, loss.item()
+    told = torch.tensor([values.double().sum(), len(mine)], dtype=torch.float64).to(data.device)
+    group.add_up([*total.values(), told])
+    loss, count = told.tolist()
+    if group.leads and count != len(index):
+        raise UserError(f"{count:g} images were added up, {len(index)} were drawn; no step was taken; start again.")
+    return total, loss
 
 
 def draw_batch(data: Images, index: np.ndarray, settings: FinetuneSettings, no_label: int, seed: int) -> NoisyBatch:

@@ -16,7 +16,7 @@ ERRORS = "TORCHELASTIC_ERROR_FILE"  # where the launcher looks for what a proces
 
 def leads() -> bool:
     """Whether this process is the leader, or alone."""
-    return os.environ.get("RANK", "0") == "0"
+    return ERRORS not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def leave_word(sentence: str) -> bool:

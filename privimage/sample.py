@@ -105,7 +105,7 @@ def drawn(
 
     size = settings.batch_size
     batches = share.batches(-(-len(labels) // size))
-    begun = first // size
+    begun = -(-first // size)  # the last batch may be smaller
     stretches = group.each(draw, batches[begun:])
     yield from progress(stretches, "sample", len(batches), begun, size) if group.leads else stretches
 

@@ -146,8 +146,9 @@ def resumed(group: Group, folder, dies_before: int | None):
             release.reserve([event], continuing=release.reserved_steps > 0)
             private_training.SAVE_SECONDS = 0.0
             how = replace(mechanism(release.key))
-            made = private_training.run(model(), images(), how, release, group)[0]
-            return weights(made), weights(private_training.run(model(), images(), how)[0])
+            made, _, curve = private_training.run(model(), images(), how, release, group)
+            undisturbed = private_training.run(model(), images(), how)[0]
+            return weights(made), weights(undisturbed), [int(row[0]) for row in curve.rows]
     real, steps = private_training._gradient_sum, []
 
     def until(*args):
@@ -164,7 +165,7 @@ def resumed(group: Group, folder, dies_before: int | None):
 def test_where_a_process_is_killed_the_leader_saves_and_the_next_start_draws_the_same(tmp_path):
     stopped, _ = in_processes(2, resumed, tmp_path, 3)
     assert isinstance(stopped, stopping.Stopped)
-    (again, undisturbed), _ = in_processes(2, resumed, tmp_path, None)
+    (again, undisturbed, _), _ = in_processes(2, resumed, tmp_path, None)
     torch.testing.assert_close(again, undisturbed, rtol=1e-5, atol=1e-6)
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
 
@@ -172,9 +173,76 @@ def test_where_a_process_is_killed_the_leader_saves_and_the_next_start_draws_the
 @pytest.mark.slow
 def test_with_another_number_of_processes_a_reserved_step_is_skipped_and_never_drawn_again(tmp_path):
     in_processes(2, resumed, tmp_path, 3)  # step 3 was reserved, and is saved as not taken
-    (again, undisturbed), *_ = in_processes(4, resumed, tmp_path, None)
+    (again, undisturbed, taken), *_ = in_processes(4, resumed, tmp_path, None)
     assert not torch.allclose(again, undisturbed, rtol=1e-5, atol=1e-6)
+    assert taken == [0, 1, 2, 4, 5]
     assert len(Ledger(tmp_path, "set", DECLARED).odometer()) == 1
+
+
+def left_at_the_end(group: Group, folder):
+    """The second process is gone once all steps are taken."""
+    if group.leads:
+        return resumed(group, folder, None)
+    real, steps = private_training._gradient_sum, []
+
+    def until(*args):
+        steps.append(real(*args))
+        if len(steps) == SETTINGS.num_steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    private_training._gradient_sum = until
+    private_training.assist(model(), images(), SETTINGS, mechanism().compute, group)
+
+
+def test_a_finished_training_is_not_lost_with_a_process_that_dies_at_its_end(tmp_path):
+    stopped, _ = in_processes(2, left_at_the_end, tmp_path)
+    assert isinstance(stopped, stopping.Stopped)
+    (again, undisturbed, _), *_ = in_processes(3, resumed, tmp_path, None)  # with another number of processes
+    torch.testing.assert_close(again, undisturbed, rtol=1e-5, atol=1e-6)
+
+
+def miscounted(group: Group):
+    """The second process looks at one image less."""
+    how = mechanism(settings=replace(SETTINGS, sampling_probability=1.0))
+    if group.leads:
+        return private_training.run(model(), images(), how, group=group)
+    part = group.part
+    object.__setattr__(group, "part", lambda count: slice(part(count).start + 1, part(count).stop))
+    return private_training.assist(model(), images(), how.settings, how.compute, group)
+
+
+def test_no_step_is_taken_on_a_sum_of_other_images_than_were_drawn():
+    refused = in_processes(2, miscounted)[0]
+    assert isinstance(refused, UserError) and "23 images were added up, 24 were drawn" in str(refused)
+
+
+def filled(group: Group):
+    """The leader has too little memory for the sums that travel."""
+    real = torch.cat
+
+    def cat(tensors, *args, **named):
+        if group.leads and tensors[0].dtype == torch.float64 and len(tensors) > 5:
+            raise MemoryError
+        return real(tensors, *args, **named)
+
+    torch.cat = cat
+    if group.leads:
+        return private_training.run(model(), images(), mechanism(), group=group)
+    return private_training.assist(model(), images(), SETTINGS, mechanism().compute, group)
+
+
+def test_memory_that_runs_out_while_processes_talk_ends_all_of_them():
+    leader, other = in_processes(2, filled)
+    assert isinstance(leader, UserError) and "out of memory for what the processes tell each other" in str(leader)
+    assert isinstance(other, stopping.Stopped)
+
+
+def digest(group: Group, alike: bool):
+    return group.digest("cpu" if alike else f"cpu {group.rank}")
+
+
+def test_unlike_machines_have_another_name_than_like_ones():
+    assert len({in_processes(2, digest, alike)[0] for alike in (True, False, True)}) == 2
 
 
 def halved(group: Group):

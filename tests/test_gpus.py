@@ -14,7 +14,7 @@ from privimage import gpus, stopping
 from privimage.device import default_device
 from privimage.errors import UserError
 
-SMI = "#!/bin/sh\necho 'GPU 0: Some (UUID: a)'\necho 'GPU 1: Some (UUID: b)'\necho 'GPU 2: Some (UUID: c)'\n"
+SMI = '#!/bin/sh\nfor n in 0 1 2; do echo "GPU $n: Some (UUID: GPU-$n$n)"; done\n'
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +36,14 @@ def machine(tmp_path, monkeypatch):
     program.write_text(SMI)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(gpus.tempfile, "tempdir", None)
-    yield program
-    monkeypatch.setattr(gpus.tempfile, "tempdir", None)
+    monkeypatch.setattr(gpus, "LOCKS", tmp_path)
+    return program
 
 
 def holder(count):
     """A process that has claimed so many GPUs, has become another program, and ends once its input closes."""
-    code = f"import os; from privimage import gpus; gpus.claim({count}); os.execvp('sh', ['sh', '-c', {HOLD!r}])"
+    code = f"import os, pathlib; from privimage import gpus; gpus.LOCKS = pathlib.Path({str(gpus.LOCKS)!r})"
+    code += f"; gpus.claim({count}); os.execvp('sh', ['sh', '-c', {HOLD!r}])"
     return subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -83,9 +82,11 @@ def test_a_stage_that_waits_stops_when_it_is_told_to(machine, monkeypatch):
 
 def test_those_that_the_user_names_are_shared_among_stages(machine, monkeypatch):
     monkeypatch.setenv(gpus.SHARED, "shared")
-    monkeypatch.setenv(gpus.VISIBLE, "2,GPU-b")
-    first, second = holder(1), holder(1)
-    assert {first.stdout.readline(), second.stdout.readline()} == {"2\n", "GPU-b\n"}
+    monkeypatch.setenv(gpus.VISIBLE, "2,GPU-22,GPU-11")
+    first = holder(1)
+    assert first.stdout.readline() == "2\n"
+    second = holder(1)
+    assert second.stdout.readline() == "GPU-11\n"  # GPU-22 is the first one's, by another name
     for process in (first, second):
         process.communicate("")
 
@@ -109,6 +110,13 @@ def test_a_gpu_that_was_given_and_cannot_be_used_is_no_reason_to_compute_on_the_
     gpus.claim(1)
     with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES=3\), and torch cannot use it.*set the resource `gpu`"):
         default_device()
+
+
+@pytest.mark.parametrize("word", ["", "-1", "NoDevFiles"])
+def test_a_scheduler_s_word_for_none_is_none(monkeypatch, word):
+    monkeypatch.setenv(gpus.SHARED, "given")
+    monkeypatch.setenv(gpus.VISIBLE, word)
+    assert gpus.given() == []
 
 
 def test_none_is_seen_where_none_is_asked_for(machine, monkeypatch):

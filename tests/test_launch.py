@@ -69,6 +69,21 @@ def test_several_nodes_are_started_by_slurm_and_meet_at_one_address(becomes, mon
     assert meeting.rpartition(":")[2].isdigit() and words[-len(own) :] == own
 
 
+def test_processes_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setenv(gpus.VISIBLE, "0")
+    monkeypatch.delenv(gpus.SHARED, raising=False)
+    monkeypatch.setattr(sys, "argv", ["launch", "--gpus", "1", "--processes", "2", "--", "finetune"])
+    with pytest.raises(UserError, match="got gpu: 1 and processes: 2 where there is a GPU"):
+        launch.main()
+
+
+def test_what_another_launcher_left_in_the_environment_reaches_no_stage(becomes, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_ERROR_FILE"):
+        monkeypatch.setenv(name, "1")
+    becomes("--gpus", "1", "--", "pretrain")
+    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_ERROR_FILE"} & set(os.environ)
+
+
 @pytest.mark.parametrize(
     "words, told",
     [

@@ -111,6 +111,17 @@ def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path
     assert np.array_equal(np.concatenate([pixels for _, pixels in resumed]), calm.images)
 
 
+def test_a_run_that_was_stopped_once_everything_was_kept_goes_on_to_the_same_images(tmp_path, monkeypatch):
+    """The last batch is smaller than the others."""
+    monkeypatch.setattr(kept, "SAVE_BYTES", 1)
+    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
+    first, again = (
+        list(sample.run(model, ["x", "y"], settings, 0, Checkpoint(tmp_path / name, "x"))[1]) for name in "aa"
+    )
+    assert [start for start, _ in again] == [start for start, _ in first] and len(first) == 7
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(first, again))
+
+
 def test_bytes_are_rounded_and_clamped():
     values = torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 5.0]).view(6, 1, 1, 1)
     assert sample.to_bytes(values).flatten().tolist() == [0, 0, 128, 255, 255, 255]

@@ -1,7 +1,11 @@
 #!/bin/sh
 # What has become of the job with this number: running, success or failed. A job that nobody knows any more has failed,
 # which costs another attempt, and that goes on from what was saved.
-state=$(squeue --noheader --states=all --format=%T --job "$1" 2>/dev/null | head -n 1)
+told=$(squeue --noheader --states=all --format=%T --job "$1" 2>&1) || case "$told" in
+  *"Invalid job id"*) told="" ;;
+  *) echo running; exit ;;  # Slurm does not answer: the job may be well
+esac
+state=$(echo "$told" | head -n 1)
 [ -n "$state" ] || state=$(sacct --noheader --allocations --format=State --job "$1" 2>/dev/null | head -n 1 | cut -d' ' -f1)
 case "$state" in
   PENDING | CONFIGURING | RUNNING | COMPLETING | SUSPENDED | REQUEUED | REQUEUE_HOLD | RESIZING | STAGE_OUT) echo running ;;

@@ -67,7 +67,12 @@ def public_of(name):
 
 def owner_only():
     """What was computed from sensitive images, and what Snakemake notes of it, is for its owner alone."""
-    for internal in (Path("results", dataset, "internal") for dataset in CONFIG.run.datasets):
-        internal.mkdir(parents=True, exist_ok=True)
-        for path in (Path(".snakemake"), internal, *internal.rglob("*")):
-            path.chmod(0o700 if path.is_dir() else 0o600)
+    try:
+        for internal in (Path("results", dataset, "internal") for dataset in CONFIG.run.datasets):
+            internal.mkdir(parents=True, exist_ok=True)
+            for path in (Path(".snakemake"), internal, *internal.rglob("*")):
+                path.chmod(0o700 if path.is_dir() else 0o600)
+    except OSError as error:
+        raise SystemExit(
+            f"error: {error.filename} cannot be kept for its owner alone ({error.strerror}); mend that and start again."
+        ) from None
