@@ -23,6 +23,7 @@ faults: install
 
 # On a real Slurm of two nodes, brought up here for it and taken down again: root and Debian; a quarter of an hour.
 cluster: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slurm and (slow or not slow)' tests/cluster
 
 lint: install

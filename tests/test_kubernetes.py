@@ -7,7 +7,7 @@ import pytest
 import yaml
 from checkout import ROOT, TOY, snakemake
 
-plugin = pytest.importorskip("snakemake_executor_plugin_kubernetes")
+plugin = pytest.importorskip("snakemake_executor_plugin_kubernetes", reason="needs the extra `cluster`")
 PROFILE = yaml.safe_load((ROOT / "profiles/kubernetes/config.yaml").read_text(encoding="utf-8"))
 
 

@@ -1,5 +1,6 @@
 """The workflow with work shared out over jobs: which jobs there are, and that nothing internal gets out by them."""
 
+import pytest
 from checkout import TOY, Job, dry_run
 from leaks import leaks, loose
 
@@ -21,6 +22,7 @@ def test_each_share_is_a_job_that_one_joins_and_no_file_leaves_by_it(fresh, tmp_
     assert all("/internal/" in path for job in jobs if job.rule == "features_part" for path in job.output)
 
 
+@pytest.mark.slow
 def test_the_number_of_shares_is_in_no_command_but_their_own(fresh, tmp_path):
     one, more = (planned(fresh, tmp_path, text) for text in ("run: {seeds: [0]}", "sample: {num_shards: 3}"))
     assert {job.rule for job in one}.isdisjoint({"sample_part", "features_part"})
