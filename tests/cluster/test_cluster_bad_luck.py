@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from slurm_workflow import CONFIG, WITH_SLURM, Workflow
 SUBSET = "results/digits/pdp/seed0/subset.json"
 SHARD = "results/public/glyphs8/shards/0-of-1.shard"
 on_slurm = pytest.mark.slurm
+
+
+PLUGINS = pytest.mark.skipif(find_spec("snakemake_executor_plugin_slurm") is None, reason="needs the extra `cluster`")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,7 @@ def test_a_second_start_in_one_folder_is_told_of_the_first(workflow):
         first.kill()
 
 
+@PLUGINS
 @pytest.mark.parametrize("profile, command", [("slurm", "sbatch"), ("generic", "sbatch")])
 def test_without_the_command_that_submits_one_sentence_says_so(tmp_path, profile, command):
     """On a laptop, or where a module is not loaded."""
@@ -149,6 +154,7 @@ def test_the_profile_for_slurm_has_a_line_for_every_rule_that_asks_for_a_gpu(fre
     assert asking == set(listed) and len(asking) > 10
 
 
+@PLUGINS
 @pytest.mark.parametrize("name", ["slurm", "generic"])
 def test_profiles_say_how_to_run_and_never_what(fresh, name):
     profile = yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
