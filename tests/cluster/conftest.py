@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkout import copy_project, snakemake
-from local_slurm import LocalSlurm, missing
+from local_slurm import LocalSlurm, missing, own_slurm
 from slurm_workflow import CELL, CONFIG, SLOWED, STATEMENT, Workflow
 
 
@@ -19,13 +18,8 @@ def slurm() -> Iterator[LocalSlurm]:
     reason = missing()
     if reason:
         pytest.skip(f"no Slurm here: {reason}")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # sockets have short names only
-    folder.chmod(0o755)
-    try:
-        with LocalSlurm(folder) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_slurm() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

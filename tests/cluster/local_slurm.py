@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -81,6 +81,18 @@ def missing() -> str:
 
 def _absent() -> list[str]:
     return [name for name in (*DAEMONS, *COMMANDS) if not shutil.which(name)]
+
+
+@contextlib.contextmanager
+def own_slurm(**how: str) -> Iterator[LocalSlurm]:
+    """A ``LocalSlurm`` in a temporary folder, which is gone afterwards; sockets have short names only."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    try:
+        with LocalSlurm(folder, **how) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class LocalSlurm:

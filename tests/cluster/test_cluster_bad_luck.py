@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checkout import ROOT, copy_project, dry_run
-from local_slurm import COMMANDS, LocalSlurm
+from local_slurm import COMMANDS, own_slurm
 from slurm_workflow import CONFIG, WITH_SLURM, Workflow
 
 SUBSET = "results/digits/pdp/seed0/subset.json"
@@ -100,18 +99,14 @@ def test_where_only_gres_is_known_the_anchor_of_the_profile_serves_every_stage(f
 @on_slurm
 @pytest.mark.slow
 def test_a_site_without_gpus_says_so_and_the_anchor_serves_it_too(tmp_path):
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    try:
-        with LocalSlurm(folder, gpus="none") as without:
-            workflow = Workflow(copy_project(tmp_path / "run"), without)
-            target = "results/public/glyphs8/classifier.safetensors"
-            assert "Slurm does not run jobs of the rule classifier" in refused(workflow, "--", target)
-            profile = workflow.folder / "profiles/slurm/config.yaml"
-            profile.write_text(profile.read_text().replace("&gpu {}", "&gpu {gpu: 0}"))
-            code, told = workflow.run(*WITH_SLURM, *CONFIG, "--", target)
-            assert code == 0, told[-3000:]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_slurm(gpus="none") as without:
+        workflow = Workflow(copy_project(tmp_path / "run"), without)
+        target = "results/public/glyphs8/classifier.safetensors"
+        assert "Slurm does not run jobs of the rule classifier" in refused(workflow, "--", target)
+        profile = workflow.folder / "profiles/slurm/config.yaml"
+        profile.write_text(profile.read_text().replace("&gpu {}", "&gpu {gpu: 0}"))
+        code, told = workflow.run(*WITH_SLURM, *CONFIG, "--", target)
+        assert code == 0, told[-3000:]
 
 
 @on_slurm

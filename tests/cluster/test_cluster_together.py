@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 import yaml
 from checkout import copy_project
-from local_slurm import LocalSlurm
+from local_slurm import own_slurm
 from safetensors.torch import load_file
 from slurm_workflow import CELL, CONFIG, STATEMENT, WITH_SLURM, Workflow
 
@@ -65,14 +63,10 @@ def test_two_sweeps_in_two_folders_share_one_ledger(tmp_path, here, slurm):
 
 
 def test_a_gpu_that_was_given_and_cannot_be_used_is_said(tmp_path):
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    try:
-        with LocalSlurm(folder, gpus="named") as slurm:
-            workflow = Workflow(copy_project(tmp_path / "run"), slurm)
-            target = "results/public/glyphs8/classifier.safetensors"
-            code, _ = workflow.run(*WITH_SLURM, "--retries", "0", *CONFIG, "--", target)
-            log = (workflow.folder / "results/public/glyphs8/logs/classifier.log").read_text()
-            assert code == 1 and "Traceback" not in log
-            assert log.splitlines()[-1].startswith("error: a GPU was asked for and given (CUDA_VISIBLE_DEVICES=0)")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_slurm(gpus="named") as slurm:
+        workflow = Workflow(copy_project(tmp_path / "run"), slurm)
+        target = "results/public/glyphs8/classifier.safetensors"
+        code, _ = workflow.run(*WITH_SLURM, "--retries", "0", *CONFIG, "--", target)
+        log = (workflow.folder / "results/public/glyphs8/logs/classifier.log").read_text()
+        assert code == 1 and "Traceback" not in log
+        assert log.splitlines()[-1].startswith("error: a GPU was asked for and given (CUDA_VISIBLE_DEVICES=0)")
