@@ -22,13 +22,11 @@ include: "workflow/rules/cluster.smk"
 
 rule all:
     input:
-        expand(
-            "results/{dataset}/{method}/seed{seed}/eps{epsilon}/release/SHA256SUMS",
-            dataset=CONFIG.run.datasets,
-            method=CONFIG.run.methods,
-            seed=CONFIG.run.seeds,
-            epsilon=map(epsilon_label, CONFIG.run.epsilons),
-        ),
+        [
+            f"results/{dataset}/{method}/seed{seed}/eps{epsilon_label(epsilon)}/release/SHA256SUMS"
+            for dataset in CONFIG.run.datasets
+            for method, seed, epsilon in CONFIG.run.releases()
+        ],
         expand("results/{dataset}/report.html", dataset=CONFIG.run.datasets),
         expand("results/{dataset}/internal/report.html", dataset=CONFIG.run.datasets),
     localrule: True

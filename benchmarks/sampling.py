@@ -24,8 +24,10 @@ import torch
 from privimage import sample
 from privimage.artifacts import ImageSet, Subset, Weights
 from privimage.checkpoints import Checkpoint
+from privimage.compute import DEFAULT
 from privimage.device import default_device
 from privimage.diffusion.denoiser import Denoiser, denoiser_from
+from privimage.diffusion.drawing import drawer_of
 from privimage.metrics.feature_networks import FeatureNetwork, classifier_network
 from privimage.metrics.frechet import Moments, frechet_distance, moments_of
 from privimage.settings import SampleSettings
@@ -60,7 +62,9 @@ def moments(images: np.ndarray, network: FeatureNetwork) -> Moments:
 def draw(model: Denoiser, class_names: list[str], settings: SampleSettings, seed: int) -> np.ndarray:
     """Synthetic images, as the stage draws them."""
     with tempfile.TemporaryDirectory() as folder:
-        _, stretches = sample.run(model, class_names, settings, seed, Checkpoint(Path(folder), "benchmark"))
+        _, stretches = sample.run(
+            drawer_of(model, settings, DEFAULT), class_names, settings, seed, Checkpoint(Path(folder), "benchmark")
+        )
         return np.concatenate([pixels for _, pixels in stretches])
 
 

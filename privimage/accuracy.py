@@ -39,12 +39,13 @@ from privimage.checkpoints import fingerprint
 from privimage.classifiers import linear
 from privimage.classifiers.deep import History, Shown, trained
 from privimage.errors import UserError
+from privimage.evaluation_settings import DEEP, AccuracySettings
 from privimage.measurements import Accuracy
 from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger, Release
 from privimage.privacy.mechanism import report_noisy_max
 from privimage.schema import plain
-from privimage.settings import DEEP, AccuracySettings, Declared
+from privimage.settings import Declared
 
 VERSION = 2
 NOISY = ("sensitive", "privacy", "dataset", "method", "epsilon", "declared", "state_dir")  # flags of this protocol

@@ -142,7 +142,7 @@ class Weights:
     """Weights of a network (safetensors) with what rebuilds it.
 
     ``tensors`` maps ``<group>.<parameter>`` to arrays; the group is ``raw`` or ``ema``. ``kind`` is
-    ``classifier`` or ``diffusion``; ``network`` holds the settings that rebuild the network; ``facts`` what else
+    ``classifier`` or a generator's; ``network`` holds the settings that rebuild the network; ``facts`` what else
     a reader may want (class names, validation accuracy).
     """
 
@@ -173,8 +173,8 @@ class Weights:
         write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     @classmethod
-    def read(cls, path: Path, kind: str) -> Weights:
-        """The weights.
+    def read(cls, path: Path, *kinds: str) -> Weights:
+        """The weights, of one of the ``kinds``.
 
         Raises:
             ArtifactError: if the file is absent, damaged or of another kind.
@@ -188,8 +188,8 @@ class Weights:
             weights = cls(tensors=tensors, **{**meta, "provenance": Provenance(**meta["provenance"])})
         if seal != _seal({**meta, "tensors": tensors_sha256(tensors)}):
             raise ArtifactError(f"{path} is damaged: its content does not match its checksum; delete it and rerun.")
-        if weights.kind != kind:
-            raise ArtifactError(f"{path} holds weights of kind `{weights.kind}`; expected `{kind}`.")
+        if weights.kind not in kinds:
+            raise ArtifactError(f"{path} holds weights of kind `{weights.kind}`; expected `{'` or `'.join(kinds)}`.")
         return weights
 
 

@@ -24,13 +24,14 @@ from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, Weights,
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser
 from privimage.errors import UserError
+from privimage.evaluation_settings import AuditSettings
 from privimage.measurements import Audit
 from privimage.privacy import accounting, auditing
 from privimage.privacy.canaries import Canaries, unkept_key
 from privimage.privacy.event import Event
 from privimage.private_training import Mechanism, starting_model
 from privimage.schema import plain
-from privimage.settings import AuditSettings, ComputeSettings, Declared, FinetuneSettings
+from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
 VERSION = 1
 

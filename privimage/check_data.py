@@ -17,7 +17,7 @@ import numpy as np
 
 from privimage import cli
 from privimage.artifacts import write_private
-from privimage.config import check_source
+from privimage.config_checks import check_source
 from privimage.data import reader
 from privimage.data.reading import Part, Square
 from privimage.data.record import Collection, Problem, printable

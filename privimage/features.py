@@ -20,12 +20,12 @@ from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.distributed import ALONE, Group, joined
+from privimage.evaluation_settings import FeaturesSettings
 from privimage.feature_sets import WEIGHTS_MISSING, FeatureSet
 from privimage.kept import kept_and_made
 from privimage.metrics.extraction import chosen, gathered, looked_at, packed
 from privimage.metrics.feature_networks import FeatureNetwork, load_network, why_missing
 from privimage.schema import plain
-from privimage.settings import FeaturesSettings
 from privimage.shares import WHOLE, Share, add_flags, share_of
 
 VERSION = 2

@@ -1,10 +1,11 @@
-"""Fine-tune the diffusion model on the sensitive images with DP-SGD, its noise calibrated from the ledger it is handed.
+"""Train privately on the sensitive images, from the pretrained model, with noise calibrated from the ledger.
 
 Reads: the sensitive training images; the pretrained model; the noisy query's cost, if the method releases a query;
 what will be spent on choosing classifiers' epochs with these images, if it will.
 Writes: the private model; the privacy statement; the training curve (internal: it is computed from sensitive images).
-Privacy: DP release. Each step adds Gaussian noise to a sum of per-image gradients clipped to C, over a Poisson sample;
-adding or removing one image moves that sum by at most C. The averaged weights are post-processing.
+Privacy: DP release, by the generator's mechanism (``generators``). DP-SGD: each step adds Gaussian noise to a sum of
+per-image gradients clipped to C, over a Poisson sample; adding or removing one image moves that sum by at most C. The
+averaged weights are post-processing.
 Source: Li et al. 2024 (query and DP-SGD in one budget); Dockhorn et al. 2023 (K noise levels an image).
 """
 
@@ -17,15 +18,16 @@ from typing import Any
 
 from privimage import cli, heartbeat
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weights, sha256
-from privimage.checkpoints import fingerprint, flatten
+from privimage.checkpoints import fingerprint
 from privimage.compute import Compute
-from privimage.diffusion.denoiser import Denoiser
 from privimage.distributed import Group, joined
 from privimage.errors import UserError
+from privimage.generators import GENERATORS, check_processes, settings_of
+from privimage.generators.contract import PrivateTask
 from privimage.privacy import accounting
 from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger
-from privimage.private_training import Mechanism, assist, run, starting_model
+from privimage.private_training import Mechanism
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
@@ -79,42 +81,40 @@ def main() -> None:
     """Run the stage from the command line."""
     args = _arguments()
     with joined() as group:
+        check_processes(args.generator, group.size)
         _lead(args, group) if group.leads else _assist(args, group)
 
 
 def _assist(args: Any, group: Group) -> None:
     """This process has computed its share of every step. It has no key, draws nothing and writes nothing."""
-    settings = cli.settings_from(FinetuneSettings, args.settings)
-    declared = cli.settings_from(Declared, args.declared, "--declared")
-    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
-    images = ImageSet.read(args.images)
-    model = starting_model(Weights.read(args.pretrained, "diffusion"), declared, images)
+    generator, task = GENERATORS[args.generator], _task(args, group)
+    start = generator.prepare(task)
     if group.numbers([]):  # else there is nothing left to train
-        assist(model, images, settings, compute, group)
+        generator.assist(start, task)
 
 
 def _lead(args: Any, group: Group) -> None:
-    settings = cli.settings_from(FinetuneSettings, args.settings)
-    declared = cli.settings_from(Declared, args.declared, "--declared")
-    compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
+    generator, task = GENERATORS[args.generator], _task(args, group)
+    settings, declared = task.settings, task.declared
     query = QueryResult.read(args.query) if args.query else None
     before = paid_query(args.releases, query, declared)
     after = [noisy_choice(epsilon) for epsilon in args.validation_epsilons]  # drawn by `accuracy`, paid for here
     parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
     parents |= {"query": sha256(args.query)} if args.query else {}
-    pretrained, images = Weights.read(args.pretrained, "diffusion"), ImageSet.read(args.images)
-    check_lineage(pretrained, Subset.read(args.subset), parents)
-    model = starting_model(pretrained, declared, images)
+    check_lineage(task.pretrained, Subset.read(args.subset), parents)
+    start = generator.prepare(task)
+    unit = generator.event(settings)
     noise_multiplier = accounting.calibrate(
         [*before, *after],
-        sampling_probability=settings.sampling_probability,
-        num_steps=settings.num_steps,
+        sampling_probability=unit.sampling_probability,
+        num_steps=unit.num_steps,
         epsilon=args.epsilon,
         delta=declared.delta,
     )
+    event = replace(unit, noise_multiplier=noise_multiplier)
     facts = {  # what the draw depends on; the query acts through the pretrained model and the noise
-        "images": images.identity,
-        "pretrained": pretrained.identity,
+        "images": task.images.identity,
+        "pretrained": task.pretrained.identity,
         "query": query.identity if query else None,
         "settings": plain(settings),
         "num_images": declared.num_images,
@@ -124,9 +124,9 @@ def _lead(args: Any, group: Group) -> None:
         "method": args.method,
         "version": VERSION,
     }
+    facts |= {"classifier": task.classifier.identity} if task.classifier else {}
     label = f"{args.method} epsilon {args.epsilon:g} seed {args.seed}"
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
-    event = Event("poisson_gaussian", noise_multiplier, settings.sampling_probability, settings.num_steps)
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
     heartbeat.tell(before=[e.as_json() for e in before], training=event.as_json(), delta=declared.delta)
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
@@ -135,9 +135,9 @@ def _lead(args: Any, group: Group) -> None:
         group.numbers([] if release.finished else [1])  # do the others have work?
         if not release.finished:
             release.reserve([event], continuing=release.reserved_steps > 0)
-            mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, compute)
-            model, ema, curve = run(model, images, mechanism, release, group)
-            weights = _weights(model, ema, declared, provenance)
+            mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, task.compute)
+            made, curve = generator.finetune(start, task, mechanism, release)
+            weights = Weights(made.kind, made.tensors, made.network, made.facts, provenance)
             release.finish({"weights": weights, "curve": curve})
         if release.charged != [event]:
             raise UserError(f"the odometer has {release.charged} for `{label}`, where {event} was drawn; restore it.")
@@ -146,9 +146,22 @@ def _lead(args: Any, group: Group) -> None:
     replace(statement, provenance=named).write(args.privacy)
 
 
-def _weights(model: Denoiser, ema: Denoiser, declared: Declared, provenance: Provenance) -> Weights:
-    tensors = {**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())}
-    return Weights("diffusion", tensors, model.describe(), {"class_names": list(declared.class_names)}, provenance)
+def _task(args: Any, group: Group) -> PrivateTask:
+    generator = GENERATORS[args.generator]
+    if (args.classifier is not None) != generator.READS_CLASSIFIER:
+        raise UserError(
+            f"the generator `{args.generator}` {'needs' if generator.READS_CLASSIFIER else 'takes no'} --classifier."
+        )
+    return PrivateTask(
+        pretrained=Weights.read(args.pretrained, generator.PRETRAINED),
+        images=ImageSet.read(args.images),
+        declared=cli.settings_from(Declared, args.declared, "--declared"),
+        settings=cli.settings_from(settings_of(args.generator, "finetune", FinetuneSettings), args.settings),
+        seed=args.seed,
+        classifier=Weights.read(args.classifier, "classifier") if args.classifier else None,
+        compute=Compute(cli.settings_from(ComputeSettings, args.compute, "--compute")),
+        group=group,
+    )
 
 
 def _arguments() -> Any:
@@ -163,6 +176,8 @@ def _arguments() -> Any:
     parser.add_argument("--images", required=True, type=Path, help="sensitive training images")
     parser.add_argument("--pretrained", required=True, type=Path, help="pretrained model")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
+    parser.add_argument("--generator", choices=tuple(GENERATORS), default="diffusion", help="what is trained")
+    parser.add_argument("--classifier", type=Path, help="public classifier, for a generator that reads it")
     parser.add_argument("--query", type=Path, help="noisy query, if the method releases one")
     parser.add_argument(
         "--validation-epsilons",

@@ -26,11 +26,12 @@ from privimage.diffusion.images import Images
 from privimage.diffusion.loss import NoisyBatch, per_image_loss
 from privimage.diffusion.training import generator_for
 from privimage.errors import UserError
+from privimage.evaluation_settings import MembershipSettings
 from privimage.measurements import Membership
 from privimage.metrics.roc import area, curve, permitted, rate_at
 from privimage.progress import progress
 from privimage.schema import plain
-from privimage.settings import ComputeSettings, MembershipSettings
+from privimage.settings import ComputeSettings
 
 VERSION = 2
 SEED = 0  # of the images that are looked at, and of the noise

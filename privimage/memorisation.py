@@ -21,12 +21,12 @@ from scipy.stats import binomtest
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
+from privimage.evaluation_settings import MemorisationSettings
 from privimage.measurements import Memorisation
 from privimage.metrics.feature_networks import FeatureNetwork, classifier_network
 from privimage.metrics.nearness import Near, Share, nearest, share_nearer, share_nearest
 from privimage.progress import progress
 from privimage.schema import plain
-from privimage.settings import MemorisationSettings
 
 VERSION = 2
 SEED = 0  # of the halves of the test set, and of the subsets whose distances are shown

@@ -1,4 +1,4 @@
-"""The table of methods: which public data each pretrains on, and what each releases.
+"""The table of methods: the public data that each pretrains on, what it trains, and what its releases contain.
 
 A method is a row. Ablations are further rows, given in the configuration's ``methods`` section.
 """
@@ -6,7 +6,7 @@ A method is a row. Ablations are further rows, given in the configuration's ``me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from privimage.setting import setting
 
@@ -17,11 +17,12 @@ POLICIES = {  # in words
     "whole": "the whole public set under its own labels",
     "none": "no public images",
 }
+OVERRIDABLE = ("select", "pretrain", "finetune", "sample")  # sections of what comes before a release
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row: a policy of public data and the noisy query it reads, if any."""
+    """One row: a policy of public data, the noisy query it reads, if any, and what is trained."""
 
     policy: Policy = setting(
         "query",
@@ -29,6 +30,10 @@ class Method:
         "the whole public set, or none.",
     )
     query: str | None = setting(None, "Row of `queries` that the policy `query` reads and pays for.")
+    generator: str = setting("diffusion", "What is trained and drawn from: a module of `privimage/generators`.")
+    settings: dict[str, Any] | None = setting(
+        None, f"Overrides of the sections {', '.join(f'`{name}`' for name in OVERRIDABLE)}, for this method alone."
+    )
 
     @property
     def releases(self) -> tuple[str, ...]:

@@ -1,27 +1,27 @@
-"""Pretrain the diffusion model on the selected public images, each under the sensitive class it was selected for.
+"""Pretrain the generator on the selected public images, each under the sensitive class it was selected for.
 
 Reads: the public training images; the subset (which public classes for which sensitive class).
 Writes: the pretrained model, raw and averaged weights.
 Privacy: none of its own: public images, and post-processing of the noisy query.
 Source: Li et al. 2024. With the policy ``whole`` (PDP-Diffusion) the public set's own labels are used;
-with ``none`` (DPDM) the network is only initialised.
+with ``none`` (DPDM) the network is only initialised. What is trained, and how, is the generator's (``generators``).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, Subset, Weights, sha256
-from privimage.checkpoints import Checkpoint, fingerprint, flatten
+from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.compute import DEFAULT, Compute
-from privimage.diffusion.denoiser import new_denoiser
-from privimage.diffusion.training import train
 from privimage.distributed import ALONE, Group, joined
 from privimage.errors import UserError
+from privimage.generators import GENERATORS, check_processes, settings_of
+from privimage.generators.contract import Pretraining
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, PretrainSettings
 
@@ -57,28 +57,20 @@ def selected(
 def run(
     public: ImageSet,
     subset: Subset,
-    settings: PretrainSettings,
+    settings: Any,
     class_names: tuple[str, ...],
     seed: int,
     checkpoint: Checkpoint | None,
     provenance: Provenance,
     compute: Compute = DEFAULT,
     group: Group = ALONE,
+    generator: str = "diffusion",
 ) -> Weights:
-    """The pretrained (or only initialised) model; in several processes the same up to rounding."""
+    """The pretrained (or only initialised) model."""
     index, labels, names = selected(public, subset, class_names)
-    resolution, channels = public.images.shape[2:]
-    model = compute.place(new_denoiser(settings.network, resolution, channels, len(names), seed))
-    ema = model
-    if len(index):
-        ema = train(model, public.images, index, torch.from_numpy(labels), settings, seed, checkpoint, compute, group)
-    return Weights(
-        kind="diffusion",
-        tensors={**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())},
-        network=model.describe(),
-        facts={"class_names": names, "policy": subset.policy, "num_images": len(index)},
-        provenance=provenance,
-    )
+    how = (settings, seed, checkpoint, compute, group)
+    made = GENERATORS[generator].pretrain(Pretraining(public, index, labels, tuple(names), subset, class_names, *how))
+    return Weights(made.kind, made.tensors, made.network, made.facts, provenance)
 
 
 def main() -> None:
@@ -88,20 +80,24 @@ def main() -> None:
     parser.add_argument("--public", required=True, type=Path, help="public training images")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")
+    parser.add_argument("--generator", choices=tuple(GENERATORS), default="diffusion", help="what is trained")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--weights", required=True, type=Path, help="output: the pretrained model")
     parser.add_argument("--compute", metavar="JSON", default="{}", help="precision and compilation")
     args = parser.parse_args()
     compute = Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
-    settings = cli.settings_from(PretrainSettings, args.settings)
+    settings = cli.settings_from(settings_of(args.generator, "pretrain", PretrainSettings), args.settings)
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
     facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
+    facts |= {} if args.generator == "diffusion" else {"generator": args.generator}
     name = fingerprint({**facts, "class_names": list(args.class_names)})
     provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
     with joined() as group:
+        check_processes(args.generator, group.size)
         checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None
         public, subset = ImageSet.read(args.public), Subset.read(args.subset)
-        made = run(public, subset, settings, args.class_names, args.seed, checkpoint, provenance, compute, group)
+        how = (args.seed, checkpoint, provenance, compute, group, args.generator)
+        made = run(public, subset, settings, args.class_names, *how)
         if group.leads:
             made.write(args.weights)
             checkpoint.remove()

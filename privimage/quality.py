@@ -15,6 +15,7 @@ from pathlib import Path
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
+from privimage.evaluation_settings import ComparisonSettings
 from privimage.feature_sets import FeatureSet
 from privimage.measurements import Quality
 from privimage.metrics.extraction import extract
@@ -24,7 +25,6 @@ from privimage.metrics.inception_score import inception_score
 from privimage.metrics.kernel import kernel_distance
 from privimage.metrics.neighbours import neighbour_metrics
 from privimage.schema import plain
-from privimage.settings import ComparisonSettings
 
 VERSION = 3
 

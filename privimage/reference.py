@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from privimage import cli
-from privimage import settings as s
 from privimage.artifacts import write_text
 from privimage.config import SECTIONS, TABLES, config_schema
 from privimage.errors import UserError
 from privimage.methods import METHODS
 from privimage.networks import NETWORKS
+from privimage.rows import Run
 from privimage.schema import plain
 
 COMMAND = "python -m privimage.reference"
@@ -67,7 +67,7 @@ def documents() -> dict[Path, str]:
 
 def markdown() -> str:
     """The reference: the introduction, then one table for each part of the configuration."""
-    parts = [INTRODUCTION, _part("run", s.Run)]
+    parts = [INTRODUCTION, _part("run", Run)]
     for name, cls in TABLES.items():
         parts.append(_part(name, cls, f"A table; each row is `{name}.<name>`."))
         if name == "methods":
@@ -101,9 +101,9 @@ def _rows(cls: type, prefix: str = "") -> Iterator[str]:
 
 
 def _type(kind: Any) -> str:
-    if is_dataclass(kind):
-        return "section"
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind) or origin is dict:
+        return "section"
     if origin is tuple:
         return f"list of: {_type(args[0])}"
     if origin is typing.Literal:

@@ -18,11 +18,11 @@ import torch
 from privimage import cli
 from privimage.artifacts import STRETCH, SYNTHETIC, ImageSet, Provenance, Weights, sha256, write_bytes
 from privimage.checkpoints import Checkpoint, fingerprint
-from privimage.compute import DEFAULT, Compute
-from privimage.diffusion.denoiser import Denoiser, denoiser_from
-from privimage.diffusion.sampler import SAMPLERS, guided, noise_levels
+from privimage.compute import Compute
 from privimage.diffusion.training import generator_for
 from privimage.distributed import ALONE, Group, joined
+from privimage.generators import DRAWN_BY
+from privimage.generators.contract import Drawer
 from privimage.kept import kept_and_made
 from privimage.progress import progress
 from privimage.reporting.grid import image_grid
@@ -34,18 +34,12 @@ VERSION = 1
 Stretch = tuple[int, np.ndarray]  # first index, images uint8 [n, H, W, C]
 
 
-def to_bytes(x: torch.Tensor) -> torch.Tensor:
-    """Floats [N, C, H, W] in [-1, 1] as rounded bytes [N, H, W, C]."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-
-
 def run(
-    model: Denoiser,
+    drawer: Drawer,
     class_names: list[str],
     settings: SampleSettings,
     seed: int,
     checkpoint: Checkpoint | None,
-    compute: Compute = DEFAULT,
     group: Group = ALONE,
     share: Share = WHOLE,
 ) -> tuple[ImageSet, Iterator[Stretch]]:
@@ -55,10 +49,10 @@ def run(
     checkpoint and gets the pixels, once all go through them.
     """
     labels = np.arange(settings.num_images) % len(class_names)
-    made = unfilled(labels, class_names, (model.resolution, model.resolution, model.channels), settings, share)
+    made = unfilled(labels, class_names, drawer.shape, settings, share)
 
     def draw(first: int) -> Iterator[torch.Tensor]:
-        return drawn(model, labels, settings, seed, compute, share, first, group)
+        return drawn(drawer, labels, settings, seed, share, first, group)
 
     stretches = (rows.numpy() for rows in kept_and_made(checkpoint, draw, group))
     return made, numbered(stretches)
@@ -82,26 +76,19 @@ def numbered(stretches: Iterable[np.ndarray]) -> Iterator[Stretch]:
 
 
 def drawn(
-    model: Denoiser,
+    drawer: Drawer,
     labels: np.ndarray,
     settings: SampleSettings,
     seed: int,
-    compute: Compute,
     share: Share = WHOLE,
     first: int = 0,
     group: Group = ALONE,
 ) -> Iterator[torch.Tensor]:
     """Images of the share of labels [N], uint8 [n, H, W, C] of each batch, from its image ``first`` on."""
-    device, model = compute.device, compute.place(model).eval().requires_grad_(False)
-    denoise = guided(compute.compiled(model), settings.guidance_scale, model.num_labels)
-    levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
 
     def draw(batch: int) -> torch.Tensor:
-        rows = torch.from_numpy(labels[batch * size : (batch + 1) * size]).to(device)
-        shape = (len(rows), model.channels, model.resolution, model.resolution)
-        noise = torch.randn(shape, generator=generator_for(seed, batch)).to(device)
-        with compute.autocast():
-            return to_bytes(SAMPLERS[settings.sampler](denoise, noise, rows, levels))  # of [n, C, H, W]
+        rows = torch.from_numpy(labels[batch * size : (batch + 1) * size])
+        return drawer.draw(rows, batch * size, generator_for(seed, batch))
 
     size = settings.batch_size
     batches = share.batches(-(-len(labels) // size))
@@ -138,13 +125,13 @@ def main() -> None:
     share, compute = share_of(parser, args), Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     settings = cli.settings_from(SampleSettings, args.settings)
     with joined() as group:
-        weights = Weights.read(args.weights, "diffusion")
-        model, names = denoiser_from(weights, "ema"), weights.facts["class_names"]
+        weights = Weights.read(args.weights, *DRAWN_BY)
+        drawer, names = DRAWN_BY[weights.kind].drawer(weights, settings, compute), weights.facts["class_names"]
         whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, {"weights": sha256(args.weights)})
         provenance = share.of_whole(whole)
         name = fingerprint({"version": VERSION, "settings": provenance.settings, **provenance.parents})
         checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None
-        made, pixels = run(model, names, settings, args.seed, checkpoint, compute, group, share)
+        made, pixels = run(drawer, names, settings, args.seed, checkpoint, group, share)
         if args.shards:
             pixels = numbered(shared_out(args.shards, whole))
         if not group.leads:

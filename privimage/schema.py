@@ -101,6 +101,8 @@ def _schema_of_type(kind: Any) -> dict[str, Any]:
         return {"type": "array", "items": _schema_of_type(args[0]), "minItems": 1, "uniqueItems": False}
     if origin is typing.Literal:
         return {"enum": list(args)}
+    if origin is dict:
+        return {"type": "object"}
     if origin is types.UnionType:
         inner = _schema_of_type(next(arg for arg in args if arg is not type(None)))
         return {**inner, "type": [inner["type"], "null"]}

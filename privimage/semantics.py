@@ -19,10 +19,10 @@ from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, Weigh
 from privimage.classifiers.load import load_classifier
 from privimage.classifiers.votes import histogram
 from privimage.errors import UserError
+from privimage.evaluation_settings import SemanticsSettings
 from privimage.measurements import Semantics
 from privimage.metrics.word_vectors import agreement_of, read_vectors
 from privimage.schema import plain
-from privimage.settings import SemanticsSettings
 
 VERSION = 1
 NO_VECTORS = "No word vectors: name a file of them as semantics.word_vectors, such as GloVe's, for the mean cosine."

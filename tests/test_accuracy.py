@@ -17,12 +17,13 @@ from privimage import accuracy
 from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, sha256
 from privimage.classifiers import deep
 from privimage.errors import UserError
+from privimage.evaluation_settings import AccuracySettings, WideResNetSettings
 from privimage.measurements import Accuracy
 from privimage.privacy.event import Event, noisy_choice
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
 from privimage.schema import plain
-from privimage.settings import AccuracySettings, Declared, WideResNetSettings
+from privimage.settings import Declared
 
 PROVENANCE = Provenance("accuracy", accuracy.VERSION)
 SETTINGS = AccuracySettings(

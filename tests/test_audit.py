@@ -16,13 +16,13 @@ from privimage import audit, private_training
 from privimage.artifacts import PrivacyStatement, Provenance, Weights, sha256
 from privimage.checkpoints import flatten
 from privimage.errors import UserError
+from privimage.evaluation_settings import AuditSettings
 from privimage.measurements import Audit
 from privimage.privacy import accounting
 from privimage.privacy.canaries import Canaries
 from privimage.privacy.event import Event
 from privimage.privacy.randomness import SecretKey
 from privimage.schema import plain
-from privimage.settings import AuditSettings
 
 SETTINGS = replace(SIX_STEPS, num_steps=2)
 EVENT = Event("poisson_gaussian", 1.0, SETTINGS.sampling_probability, SETTINGS.num_steps)

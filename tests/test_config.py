@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from privimage import config as c
+from privimage import rows
 from privimage import settings as s
 from privimage.schema import ConfigError, schema_of
 
@@ -49,7 +50,7 @@ def keys(cls, prefix):
 
 ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine", "networks": "mine"}
 KEYS = [
-    *keys(s.Run, "run"),
+    *keys(rows.Run, "run"),
     *(key for name, cls in c.SECTIONS.items() for key in keys(cls, name)),
     *(key for name, cls in c.TABLES.items() for key in keys(cls, f"{name}.{ROWS[name]}")),
     *DEFAULT,
@@ -253,7 +254,7 @@ def test_loading_changes_nothing_of_what_it_is_given():
 def test_stages_get_complete_settings_that_survive_json():
     config = c.load(DEFAULT)
     for name, cls in c.SECTIONS.items():
-        row = {"dataset": "digits"} if name in s.Dataset.__dataclass_fields__ else {"public": "glyphs8"}
+        row = {"dataset": "digits"} if name in rows.Dataset.__dataclass_fields__ else {"public": "glyphs8"}
         got = config.stage(name, **row)
         assert got.keys() == cls.__dataclass_fields__.keys()
         assert json.loads(c.canonical(got)) == got
@@ -275,9 +276,9 @@ def test_declared_constants_are_those_of_the_row():
 
 
 def test_one_epsilon_has_one_label():
-    assert {c.epsilon_label(value) for value in (1, 1.0, "1", "1.00")} == {"1"}
-    assert c.epsilon_label(0.5) == "0.5"
-    assert c.epsilon_label(10) == "10"
+    assert {rows.epsilon_label(value) for value in (1, 1.0, "1", "1.00")} == {"1"}
+    assert rows.epsilon_label(0.5) == "0.5"
+    assert rows.epsilon_label(10) == "10"
 
 
 def test_canonical_text_is_the_same_for_equal_data():

@@ -20,8 +20,9 @@ from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.loss import draw_noise, per_image_loss, to_float
 from privimage.diffusion.training import generator_for
 from privimage.errors import UserError
+from privimage.evaluation_settings import MembershipSettings
 from privimage.measurements import Membership
-from privimage.settings import ComputeSettings, MembershipSettings, NetworkSettings, Source
+from privimage.settings import ComputeSettings, NetworkSettings, Source
 
 MADE_BY = Provenance("membership", membership.VERSION)
 SMALL = NetworkSettings(base_channels=16, channel_multipliers=(1,), num_res_blocks=1)

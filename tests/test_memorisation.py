@@ -16,10 +16,11 @@ from privimage.checkpoints import flatten
 from privimage.classifiers.resnet import ResNet
 from privimage.data import digits
 from privimage.errors import UserError
+from privimage.evaluation_settings import MemorisationSettings
 from privimage.measurements import Memorisation
 from privimage.metrics import nearness
 from privimage.schema import plain
-from privimage.settings import ClassifierSettings, MemorisationSettings, Source
+from privimage.settings import ClassifierSettings, Source
 
 MADE_BY = Provenance("memorisation", memorisation.VERSION)
 PIXELS = MemorisationSettings(feature_network="pixels")

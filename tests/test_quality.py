@@ -12,13 +12,13 @@ from small import noise_set, write_classifier
 from privimage import quality
 from privimage.artifacts import ImageSet, Provenance, sha256
 from privimage.errors import UserError
+from privimage.evaluation_settings import ComparisonSettings
 from privimage.feature_sets import WEIGHTS_MISSING, FeatureSet
 from privimage.measurements import Quality
 from privimage.metrics import kernel
 from privimage.metrics.extraction import extract
 from privimage.metrics.feature_networks import FeatureNetwork
 from privimage.networks import Network
-from privimage.settings import ComparisonSettings
 
 PROVENANCE = Provenance("quality", quality.VERSION)
 CORNER = FeatureNetwork(

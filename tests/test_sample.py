@@ -14,7 +14,9 @@ import torch
 from privimage import kept, sample
 from privimage.artifacts import ImageSet
 from privimage.checkpoints import Checkpoint
+from privimage.compute import DEFAULT
 from privimage.diffusion.denoiser import new_denoiser
+from privimage.diffusion.drawing import drawer_of, to_bytes
 from privimage.diffusion.sampler import SAMPLERS
 from privimage.settings import NetworkSettings, SampleSettings
 
@@ -25,7 +27,9 @@ def run(seed=0, channels=1, names=("x", "y", "z"), **changes):
     model = new_denoiser(SMALL, 8, channels, len(names), seed=1)
     settings = SampleSettings(**{"num_images": 20, "num_steps": 3, **changes})
     with tempfile.TemporaryDirectory() as folder:
-        made, stretches = sample.run(model, list(names), settings, seed, Checkpoint(Path(folder), "test"))
+        made, stretches = sample.run(
+            drawer_of(model, settings, DEFAULT), list(names), settings, seed, Checkpoint(Path(folder), "test")
+        )
         stretches = list(stretches)
     starts, batches = zip(*stretches)
     assert list(starts) == list(range(0, settings.num_images, settings.batch_size))
@@ -67,7 +71,9 @@ def test_every_batch_has_noise_of_its_own():
 def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "SAVE_BYTES", 1)
     settings = SampleSettings(num_images=8_000, num_steps=2, batch_size=500)
-    made, stretches = sample.run(Grey(), list("0123456789"), settings, 0, Checkpoint(tmp_path / "state", "test"))
+    made, stretches = sample.run(
+        drawer_of(Grey(), settings, DEFAULT), list("0123456789"), settings, 0, Checkpoint(tmp_path / "state", "test")
+    )
     batches, alive = [], []
 
     def watched():
@@ -101,11 +107,11 @@ def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path
 
     monkeypatch.setattr(sample, "generator_for", counted)
     checkpoint = Checkpoint(tmp_path, "test")
-    stretches = sample.run(model, ["x", "y"], settings, 0, checkpoint)[1]
+    stretches = sample.run(drawer_of(model, settings, DEFAULT), ["x", "y"], settings, 0, checkpoint)[1]
     for _ in range(5):
         next(stretches)
     stretches.close()  # as a kill does: the fifth batch was written, not yet kept
-    resumed = list(sample.run(model, ["x", "y"], settings, 0, checkpoint)[1])
+    resumed = list(sample.run(drawer_of(model, settings, DEFAULT), ["x", "y"], settings, 0, checkpoint)[1])
     num_kept = {1: 4, 200: 4, 2**24: 0}[save_bytes]  # batches of 192 bytes: at 200, two go into a part
     assert drawn == [0, 3, 6, 9, 12, *range(3 * num_kept, 20, 3)]
     assert np.array_equal(np.concatenate([pixels for _, pixels in resumed]), calm.images)
@@ -116,7 +122,12 @@ def test_a_run_that_was_stopped_once_everything_was_kept_goes_on_to_the_same_ima
     monkeypatch.setattr(kept, "SAVE_BYTES", 1)
     settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
     first, again = (
-        list(sample.run(model, ["x", "y"], settings, 0, Checkpoint(tmp_path / name, "x"))[1]) for name in "aa"
+        list(
+            sample.run(drawer_of(model, settings, DEFAULT), ["x", "y"], settings, 0, Checkpoint(tmp_path / name, "x"))[
+                1
+            ]
+        )
+        for name in "aa"
     )
     assert [start for start, _ in again] == [start for start, _ in first] and len(first) == 7
     assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(first, again))
@@ -124,4 +135,4 @@ def test_a_run_that_was_stopped_once_everything_was_kept_goes_on_to_the_same_ima
 
 def test_bytes_are_rounded_and_clamped():
     values = torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 5.0]).view(6, 1, 1, 1)
-    assert sample.to_bytes(values).flatten().tolist() == [0, 0, 128, 255, 255, 255]
+    assert to_bytes(values).flatten().tolist() == [0, 0, 128, 255, 255, 255]

@@ -16,7 +16,7 @@ from privimage.classifiers.resnext import ResNeXt
 from privimage.classifiers.training import Recipe, Trainer, initialised
 from privimage.classifiers.wide_resnet import WideResNet
 from privimage.device import default_device
-from privimage.settings import AccuracySettings, DeepSettings
+from privimage.evaluation_settings import AccuracySettings, DeepSettings
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # of the paper's evaluation, and of the wide networks' publication
 

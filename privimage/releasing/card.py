@@ -14,10 +14,10 @@ import jinja2
 import yaml
 
 from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Stated, Subset
-from privimage.config import epsilon_label
 from privimage.methods import POLICIES
 from privimage.privacy.event import QUERY_MECHANISMS, Event
 from privimage.reporting.cost import Verdict
+from privimage.rows import epsilon_label
 from privimage.settings import ReleaseSettings
 
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")

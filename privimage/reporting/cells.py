@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from privimage.artifacts import ImageSet, PrivacyStatement, Subset
-from privimage.config import epsilon_label
 from privimage.errors import UserError
 from privimage.measurements import Accuracy, Audit, Curve, Membership, Memorisation, Quality, Semantics
+from privimage.rows import epsilon_label
 
 RELEASED = ("method", "seed", "epsilon", "privacy", "images", "subset")
 READERS = {

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from privimage.config import epsilon_label
 from privimage.measurements import Accuracy, Memorisation, Quality, Semantics
 from privimage.metrics.roc import permitted
 from privimage.privacy.auditing import lower_bound
@@ -23,6 +22,7 @@ from privimage.reporting.figures.votes import votes_figure
 from privimage.reporting.gallery import neighbour_picture
 from privimage.reporting.metrics import MEMORY, groups, heading
 from privimage.reporting.page import Queries, first_of_each, selected_by, uri
+from privimage.rows import epsilon_label
 from privimage.settings import Declared
 
 NEAREST = 12  # synthetic images shown beside their neighbours

@@ -19,7 +19,6 @@ import jinja2
 import numpy as np
 
 from privimage.artifacts import QueryResult
-from privimage.config import epsilon_label
 from privimage.methods import POLICIES
 from privimage.privacy import accounting
 from privimage.reporting.cells import Cell
@@ -29,6 +28,7 @@ from privimage.reporting.figures.votes import MAX_CLASSES, votes_figure
 from privimage.reporting.gallery import Picture
 from privimage.reporting.metrics import value_text
 from privimage.reporting.wording import FILTERS
+from privimage.rows import epsilon_label
 from privimage.settings import Declared
 
 PACKAGES = ("privimage", "torch", "dp-accounting", "opacus", "numpy", "snakemake")

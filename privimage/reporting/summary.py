@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from privimage.artifacts import ArtifactError, write_text
-from privimage.config import epsilon_label
 from privimage.measurements import Accuracy
 from privimage.reporting.cells import Cell, Measured
 from privimage.reporting.metrics import ACCURACIES, ATTACKS, groups, heading, instrument, kind, value_text
+from privimage.rows import epsilon_label
 
 Row = dict[str, str | int | float | None]
 COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent", "protocol")

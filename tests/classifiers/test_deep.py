@@ -12,7 +12,7 @@ from privimage.classifiers.deep import Shown, new_network, recipe, trained
 from privimage.classifiers.inference import predictions
 from privimage.classifiers.resnext import GroupedBlock
 from privimage.classifiers.wide_resnet import WideBlock
-from privimage.settings import AccuracySettings, CifarResNetSettings, ResNeXtSettings, WideResNetSettings
+from privimage.evaluation_settings import AccuracySettings, CifarResNetSettings, ResNeXtSettings, WideResNetSettings
 
 SMALL = AccuracySettings(
     cnn_base_channels=2,

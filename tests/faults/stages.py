@@ -25,11 +25,12 @@ from privimage.artifacts import (
 from privimage.checkpoints import flatten
 from privimage.classifiers.resnet import ResNet
 from privimage.diffusion.denoiser import new_denoiser
+from privimage.evaluation_settings import AccuracySettings
 from privimage.measurements import Accuracy, Curve
 from privimage.privacy import accounting
 from privimage.privacy.event import Event, noisy_choice, noisy_votes
 from privimage.schema import build, plain
-from privimage.settings import AccuracySettings, ClassifierSettings, Declared, NetworkSettings
+from privimage.settings import ClassifierSettings, Declared, NetworkSettings
 
 NAMES, PUBLIC = ("x", "y"), ("ant", "bee", "cow")
 STEPS = {"finetune": 4, "pretrain": 5, "classifier": 6, "sample": 3}  # of an optimiser, or batches of images

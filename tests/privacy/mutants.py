@@ -135,7 +135,7 @@ MUTANTS = {
     ),
     # --- keys ---
     "the stage's noise and images from the experiment's seed": edit(
-        "stage", finetune._lead, "release.key, compute", "type(release.key).from_seed(args.seed), compute"
+        "stage", finetune._lead, "release.key, task.compute", "type(release.key).from_seed(args.seed), task.compute"
     ),
     "one key for all releases": edit(
         "resume", SecretKey.generate.__func__, "os.urandom(KEY_BYTES)", "bytes(KEY_BYTES)"
@@ -348,9 +348,9 @@ MUTANTS = {
     "a picture beside the weights": edit(
         "stage",
         finetune._lead,
-        "weights = _weights(model, ema, declared, provenance)",
-        "weights = _weights(model, ema, declared, provenance)\n"
-        '            weights.tensors["raw.seen"] = __import__("torch").from_numpy(images.images[0] / 255.0)',
+        "weights = Weights(",
+        'made.tensors["raw.seen"] = __import__("torch").from_numpy(task.images.images[0] / 255.0)\n'
+        "            weights = Weights(",
     ),
     "less noise than stated": edit(
         "stage", finetune._lead, "Mechanism(settings, noise_multiplier,", "Mechanism(settings, 0.7 * noise_multiplier,"
@@ -358,8 +358,8 @@ MUTANTS = {
     "another probability stated than used": edit(
         "stage",
         finetune._lead,
-        "noise_multiplier, settings.sampling_probability,",
-        "noise_multiplier, settings.sampling_probability / 2,",
+        "replace(unit, noise_multiplier=noise_multiplier)",
+        "replace(unit, noise_multiplier=noise_multiplier, sampling_probability=unit.sampling_probability / 2)",
     ),
     "a charge for more noise than was drawn": edit(
         "stage",

@@ -3,8 +3,10 @@ import os
 import re
 import sys
 
-from privimage.config import canonical, epsilon_label, load, stage_version
+from privimage.config import canonical, load, stage_version
 from privimage.errors import UserError
+from privimage.rows import epsilon_label
+from privimage.schema import plain
 from privimage.stopping import this_process
 
 # A prefix replaces Snakemake's own strictness. The trap has the shell wait for a stage that was told to stop and saves.
@@ -43,6 +45,15 @@ wildcard_constraints:
 def settings(stage):
     """A function of wildcards: the stage's complete settings for the row, as canonical JSON."""
     return lambda row: canonical(CONFIG.stage(stage, dataset=row.get("dataset"), public=row.get("public")))
+
+
+def of_method(stage):
+    """A function of wildcards: the stage's complete settings for the method on the data set, as canonical JSON."""
+    return lambda w: canonical(plain(CONFIG.of_method(stage, w.dataset, w.method)))
+
+
+def generator_of(wildcards):
+    return CONFIG.methods[wildcards.method].generator
 
 
 def declared(wildcards):

@@ -17,7 +17,7 @@ def names_of_shards(count):
 
 def sampling(wildcards):
     """The settings of `sample` as canonical JSON: not in how many jobs, which changes no image."""
-    return canonical(CONFIG.sampling(wildcards.dataset))
+    return canonical(CONFIG.sampling(wildcards.dataset, wildcards.method))
 
 
 def sample_parts(end):

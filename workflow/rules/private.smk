@@ -114,7 +114,7 @@ rule select:
         runtime=30,
         gpu=0,
     params:
-        settings=settings("select"),
+        settings=of_method("select"),
         class_names=constant("class_names"),
         policy=lambda wildcards: CONFIG.methods[wildcards.method].policy,
         query=query_flag,
@@ -147,14 +147,15 @@ rule pretrain:
         processes=1,
         compute=settings("compute"),
     params:
-        settings=settings("pretrain"),
+        settings=of_method("pretrain"),
         class_names=constant("class_names"),
+        generator=generator_of,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
         version=stage_version("pretrain"),
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- pretrain"
-        " --seed {wildcards.seed}"
+        " --seed {wildcards.seed} --generator {params.generator}"
         " --public {input.public:q} --subset {input.subset:q} --class-names {params.class_names:q}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --weights {output.weights:q} 2>&1 | tee {log:q}"
@@ -166,6 +167,7 @@ rule finetune:
         pretrained=rules.pretrain.output.weights,
         subset=rules.select.output.subset,
         query=query_of,
+        classifier=classifier_read,
     output:
         weights=f"results/{{dataset}}/{CELL}/finetuned.safetensors",
         privacy=f"results/{{dataset}}/{CELL}/privacy.json",
@@ -186,10 +188,12 @@ rule finetune:
         budget=budget,
         compute=settings("compute"),
     params:
-        settings=settings("finetune"),
+        settings=of_method("finetune"),
         declared=declared,
         releases=released,
+        generator=generator_of,
         query=query_flag,
+        classifier=classifier_flag,
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),
     shell:
@@ -198,6 +202,7 @@ rule finetune:
         " --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
+        " --generator {params.generator} {params.classifier}"
         " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
         " --budget {resources.budget} --compute {resources.compute:q} --weights {output.weights:q}"
         " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"

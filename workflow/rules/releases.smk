@@ -6,6 +6,7 @@ from itertools import product
 from shlex import quote
 
 from privimage.data.published import INCEPTION
+from privimage.generators import GENERATORS
 from privimage.networks import cache_folder
 
 
@@ -17,6 +18,16 @@ def query_of(wildcards):
 
 def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
+
+
+def classifier_read(wildcards):
+    """The public classifier, for methods whose private training looks through it."""
+    reads = GENERATORS[generator_of(wildcards)].READS_CLASSIFIER
+    return public_of("classifier.safetensors")(wildcards) if reads else []
+
+
+def classifier_flag(wildcards, input):
+    return f"--classifier {input.classifier}" if input.classifier else ""
 
 
 def released(wildcards):
@@ -94,11 +105,16 @@ def memory(megabytes):
     return needed
 
 
+def looked_into(method):
+    """Whether the method's model is one that the attack and the audit can look into."""
+    return GENERATORS[CONFIG.methods[method].generator].HAS_LOSS
+
+
 def audited(dataset):
-    """The one release whose training is audited: the first method that fine-tunes, first seed, smallest epsilon, the
+    """The one release whose training is audited: the first method with such a model, first seed, smallest epsilon, the
     only one whose claim is near what so many guesses can find. None where audits are off.
     """
-    trained = [method for method in CONFIG.run.methods if "finetune" in CONFIG.methods[method].releases]
+    trained = [method for method in CONFIG.run.methods if looked_into(method)]
     if CONFIG.datasets[dataset].audit.num_canaries == 0 or not trained:
         return None
     return trained[0], CONFIG.run.seeds[0], epsilon_label(min(CONFIG.run.epsilons))
@@ -109,7 +125,8 @@ def cells(dataset, *, internal):
     """One entry a release of the data set: its coordinates and files."""
     unconditional = len(CONFIG.datasets[dataset].class_names) == 1
     entries = []
-    for method, seed, epsilon in product(CONFIG.run.methods, CONFIG.run.seeds, map(epsilon_label, CONFIG.run.epsilons)):
+    for method, seed, epsilon in CONFIG.run.releases():
+        epsilon = epsilon_label(epsilon)
         shared = f"{method}/seed{seed}"
         cell = f"{shared}/eps{epsilon}"
         entry = {
@@ -122,7 +139,8 @@ def cells(dataset, *, internal):
             entry["quality"] = [f"results/{dataset}/internal/{cell}/quality/{name}.json" for name in networks]
             entry["curve"] = f"results/{dataset}/internal/{cell}/training.csv"
             entry["memorisation"] = f"results/{dataset}/internal/{cell}/memorisation.json"
-            entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
+            if looked_into(method):
+                entry["membership"] = f"results/{dataset}/internal/{cell}/membership.json"
             if CONFIG.methods[method].policy in ("query", "random"):
                 entry["semantics"] = f"results/{dataset}/internal/{shared}/semantics.json"
             if audited(dataset) == (method, seed, epsilon):
@@ -185,15 +203,15 @@ def benchmarks(wildcards):
     files |= {f"accuracy/real/seed{seed}": f"{folder}/accuracy/real-seed{seed}.tsv" for seed in CONFIG.run.seeds}
     if audited(wildcards.dataset):  # no part of what its release took
         files["audit"] = "{}/audit/{}-seed{}-eps{}.tsv".format(folder, *audited(wildcards.dataset))
-    for method, seed in product(CONFIG.run.methods, CONFIG.run.seeds):
+    for method, seed, epsilon in CONFIG.run.releases():
         for stage in ("select", "pretrain", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
-        for epsilon in map(epsilon_label, CONFIG.run.epsilons):
-            at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
-            for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
-                files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
-            for shard in names_of_shards(sample.num_shards):  # where there are several
-                files[f"sample_part/{at}/{shard}"] = f"{folder}/sample_part/{file.removesuffix('.tsv')}/{shard}.tsv"
-            for name in networks:
-                files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
+        epsilon = epsilon_label(epsilon)
+        at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
+        for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
+            files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
+        for shard in names_of_shards(sample.num_shards):  # where there are several
+            files[f"sample_part/{at}/{shard}"] = f"{folder}/sample_part/{file.removesuffix('.tsv')}/{shard}.tsv"
+        for name in networks:
+            files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
     return canonical(files)

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from privimage.config import epsilon_label
 from privimage.reporting.figures.style import INK, RULE, WIDTH, legend_below, series, short, styled, svg
 from privimage.reporting.metrics import scale, title
 from privimage.reporting.summary import Line
+from privimage.rows import epsilon_label
 
 PANELS = 3  # a row
 PAIRS = (("precision", "recall"), ("density", "coverage"))

@@ -1,0 +1,229 @@
+"""What a configuration may contradict itself in: refused with one sentence, or only warned of. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from math import sqrt
+from os.path import realpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privimage import evaluation_settings as e
+from privimage import settings as s
+from privimage.data.published import PUBLISHED
+from privimage.generators import GENERATORS
+from privimage.methods import OVERRIDABLE
+from privimage.networks import NETWORKS, Network
+from privimage.releasing.places import place_in
+from privimage.rows import Dataset, Public, epsilon_label
+from privimage.schema import ConfigError
+
+if TYPE_CHECKING:
+    from privimage.config import Config
+
+
+def check(config: Config) -> Iterable[str]:
+    """Raise what contradicts itself; yield what is only unwise."""
+    for key, wanted, table in (
+        ("run.datasets", config.run.datasets, config.datasets),
+        ("run.methods", config.run.methods, config.methods),
+    ):
+        for name in wanted:
+            _known(key, name, table)
+    for name in config.run.first_seed_only or ():
+        _known("run.first_seed_only", name, dict.fromkeys(config.run.methods))
+    for key in ("datasets", "methods", "epsilons", "seeds"):
+        values = getattr(config.run, key)
+        if len(set(values)) != len(values):
+            raise ConfigError(f"`run.{key}` is {list(values)}; expected each entry once.")
+    for epsilon in config.run.epsilons:
+        if float(epsilon_label(epsilon)) != epsilon:
+            raise ConfigError(f"`run.epsilons` has {epsilon!r}; expected at most six digits, as paths spell them.")
+    for label, method in config.methods.items():
+        if (method.policy == "query") != (method.query is not None):
+            raise ConfigError(
+                f"`methods.{label}.query` is {method.query!r} with policy `{method.policy}`; "
+                "the policy `query` needs a row of `queries`, the others take none."
+            )
+        if method.query is not None:
+            _known(f"methods.{label}.query", method.query, config.queries)
+        _known(f"methods.{label}.generator", method.generator, GENERATORS)
+        for section in method.settings or {}:
+            _known(f"methods.{label}.settings", section, dict.fromkeys(OVERRIDABLE))
+    for label, network in config.networks.items():
+        _check_network(label, network)
+    for label, row in config.publics.items():
+        check_source(f"publics.{label}", row)
+    for label, row in config.datasets.items():
+        _known(f"datasets.{label}.public", row.public, config.publics)
+        if row.class_names is None:  # of a row that is not run
+            continue
+        yield from _check_dataset(config, label, row)
+    yield from _check_shared(config)
+
+
+def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
+    where, public = f"datasets.{label}", config.publics[row.public]
+    check_source(where, row)
+    if len(set(row.class_names)) != len(row.class_names):
+        raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
+    _check_words(where, row)
+    if label in config.run.datasets and row.source in s.OWN and row.budget is None:
+        raise ConfigError(
+            f"`{where}.budget` is missing; expected the largest epsilon that everything ever drawn from these images "
+            f"may cost together, such as `budget: {max(config.run.epsilons):g}` for one release: what would exceed it "
+            "is refused."
+        )
+    if row.delta * row.num_images >= 1:
+        raise ConfigError(
+            f"`{where}.delta` is {row.delta:g}; expected less than 1/num_images = {1 / row.num_images:.3g}, "
+            "since a mechanism that publishes one whole image meets a larger one."
+        )
+    if label in config.run.datasets and row.delta * row.num_images > 0.1:
+        yield f"`{where}.delta` is {row.delta:g}, above a tenth of 1/num_images = {0.1 / row.num_images:.3g}."
+    read = {config.methods[method].query for method in config.run.methods}
+    for name in sorted({m.query for m in config.methods.values() if m.query}):
+        query = config.queries[name]
+        if query.top_k > public.num_classes:
+            raise ConfigError(
+                f"`queries.{name}.top_k` is {query.top_k}; expected at most the {public.num_classes} classes of "
+                f"the public set `{row.public}`."
+            )
+        per_class = row.num_images / len(row.class_names)
+        if label in config.run.datasets and name in read and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:
+            yield (
+                f"`queries.{name}.noise_multiplier` is {query.noise_multiplier:g}: noise of "
+                f"{sqrt(query.top_k) * query.noise_multiplier:.0f} votes against {per_class:.0f} images per class "
+                f"of `{label}` will hide much of the signal."
+            )
+    _check_stages(where, row.select, row.pretrain, row.sample, row, public)
+    if label in config.run.datasets:
+        _check_methods(config, label)
+    _check_quality(config, label, row)
+    _check_audit(where, row.audit)
+    vectors = row.semantics.word_vectors
+    if label in config.run.datasets and vectors and not Path(vectors).is_file():
+        raise ConfigError(
+            f"`{where}.semantics.word_vectors` is {vectors!r}, which is not there; write where the file is, or "
+            "leave it out."
+        )
+
+
+def _check_methods(config: Config, label: str) -> None:
+    """What methods override for themselves is there, and fits the set."""
+    row = config.datasets[label]
+    for name, method in config.methods.items():
+        found = {section: config.of_method(section, label, name) for section in method.settings or {}}
+        shared = [found.get(section, getattr(row, section)) for section in ("select", "pretrain", "sample")]
+        if found and method.generator == "diffusion":
+            _check_stages(f"methods.{name}.settings", *shared, row, config.publics[row.public])
+
+
+def _check_stages(
+    where: str, select: s.SelectSettings, pretrain: s.PretrainSettings, sample: s.SampleSettings, row: Dataset,
+    public: Public,
+) -> None:  # fmt: skip
+    wanted = select.classes_per_label * len(row.class_names)
+    if wanted > public.num_classes:
+        raise ConfigError(
+            f"`{where}.select.classes_per_label` is {select.classes_per_label}; with {len(row.class_names)} "
+            f"classes it takes {wanted} public classes, and `{row.public}` has {public.num_classes}."
+        )
+    levels = len(pretrain.network.channel_multipliers)
+    if public.resolution % 2 ** (levels - 1):
+        raise ConfigError(
+            f"`{where}.pretrain.network.channel_multipliers` has {levels} levels; they halve the resolution "
+            f"{levels - 1} times, and {public.resolution} pixels cannot be halved so often."
+        )
+    if sample.sigma_min >= sample.sigma_max:
+        raise ConfigError(f"`{where}.sample.sigma_min` is {sample.sigma_min:g}; expected less than sigma_max.")
+
+
+def _check_words(where: str, row: Dataset) -> None:
+    """What is written into a release names no place: found here, not when the budget is spent."""
+    words = [("class_names", name) for name in row.class_names]
+    words += [(f"release.{key}", getattr(row.release, key)) for key in ("pretty_name", "license")]
+    for key, text in words:
+        if text and not text.isprintable():
+            raise ConfigError(f"`{where}.{key}` has {text!r}; expected printable characters on one line.")
+        if text and (place := place_in(text)):
+            raise ConfigError(
+                f"`{where}.{key}` has {text!r}, of which {place!r} reads as a path, and releases hold none; "
+                f"write it in words, without slashes{', here and in the labels' if key == 'class_names' else ''}."
+            )
+
+
+def _check_quality(config: Config, label: str, row: Dataset) -> None:
+    key = f"`datasets.{label}.quality"
+    names, wanted, drawn = row.quality.networks, row.quality.num_synthetic, row.sample.num_images
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{key}.networks` is {list(names)}; expected each entry once.")
+    for name in names:
+        _known(f"datasets.{label}.quality.networks", name, config.networks)
+        path = config.networks[name].path
+        if label in config.run.datasets and path and not Path(path).is_file():
+            raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
+    if wanted and wanted > drawn:
+        raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
+
+
+def _check_audit(where: str, audit: e.AuditSettings) -> None:
+    if audit.num_guesses > audit.num_canaries > 0:
+        raise ConfigError(
+            f"`{where}.audit.num_guesses` is {audit.num_guesses}; expected at most the {audit.num_canaries} of "
+            "`audit.num_canaries`."
+        )
+
+
+def _check_network(label: str, row: Network) -> None:
+    if row is NETWORKS.get(label):
+        return
+    if row.built_in:
+        raise ConfigError(
+            f"`networks.{label}.kind` is `{row.kind}`; that row is always there, name it as `{row.kind}`."
+        )
+    if row.path is None:
+        raise ConfigError(f"`networks.{label}.path` is missing; write where the file of this network is.")
+    for key in ("mean", "std"):
+        if len(getattr(row, key)) != 3:
+            raise ConfigError(
+                f"`networks.{label}.{key}` has {len(getattr(row, key))} entries; expected 3, one a colour."
+            )
+
+
+def _check_shared(config: Config) -> Iterable[str]:
+    """A sentence for every set of images that several rows to be run draw from."""
+    rows: dict[str, list[str]] = {}
+    for label in config.run.datasets:
+        row = config.datasets[label]
+        rows.setdefault(realpath(row.path) if row.path else row.source, []).append(label)
+    for labels in rows.values():
+        if len(labels) > 1:
+            yield (
+                f"{', '.join(f'`datasets.{label}`' for label in labels)} draw from the same images: their costs add "
+                "up, though the odometer, the budget and the report of each count its own alone."
+            )
+
+
+def check_source(where: str, row: Any) -> None:
+    """The fields that say where the images come from fit each other."""
+    if row.source in s.DRAWN and row.path is not None:
+        raise ConfigError(f"`{where}.path` is {row.path!r}; source `{row.source}` takes none, leave it out.")
+    published = PUBLISHED.get(row.source, "it is where your images are: a folder, an archive, or a file of arrays")
+    if row.source not in s.DRAWN and row.path is None and isinstance(published, str):
+        raise ConfigError(f"`{where}.path` is missing, and source `{row.source}` cannot be fetched; {published}.")
+    for key, source in (("variant", "emnist"), ("attribute", "celeba")):
+        if getattr(row, key) is not None and row.source != source:
+            raise ConfigError(
+                f"`{where}.{key}` is {getattr(row, key)!r}; only source `{source}` takes it, leave it out."
+            )
+    if row.source == "emnist" and row.variant is None:
+        raise ConfigError(f"`{where}.variant` is missing; name the variant of EMNIST to read, such as `letters`.")
+
+
+def _known(key: str, name: str, table: Mapping[str, Any]) -> None:
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(table))}."
+        raise ConfigError(f"`{key}` names `{name}`, which is not in its table; {hint}")

@@ -1,0 +1,36 @@
+"""Images drawn from a denoiser, by one of the samplers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from privimage.compute import Compute
+from privimage.diffusion.denoiser import Denoiser
+from privimage.diffusion.sampler import SAMPLERS, guided, noise_levels
+from privimage.generators.contract import Drawer
+from privimage.settings import SampleSettings
+
+
+def sampled(model: Denoiser, settings: SampleSettings, compute: Compute, labels: Tensor, noise: Tensor) -> Tensor:
+    """What the sampler makes of standard normal ``noise`` [n, C, H, W] under labels [n], on the device."""
+    denoise = guided(compute.compiled(model), settings.guidance_scale, model.num_labels)
+    levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
+    with compute.autocast():
+        return SAMPLERS[settings.sampler](denoise, noise.to(compute.device), labels.to(compute.device), levels)
+
+
+def drawer_of(model: Denoiser, settings: SampleSettings, compute: Compute) -> Drawer:
+    """Images in bytes, each from noise of the generator alone."""
+    model = compute.place(model).eval().requires_grad_(False)
+
+    def draw(labels: Tensor, first: int, generator: torch.Generator) -> Tensor:
+        shape = (len(labels), model.channels, model.resolution, model.resolution)
+        return to_bytes(sampled(model, settings, compute, labels, torch.randn(shape, generator=generator)))
+
+    return Drawer((model.resolution, model.resolution, model.channels), draw)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Floats [N, C, H, W] in [-1, 1] as rounded bytes [N, H, W, C], on the CPU."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()

@@ -1,0 +1,82 @@
+"""The diffusion model of pixels: EDM, trained by DP-SGD (Dockhorn et al. 2023; Li et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from privimage.privacy.event import Event
+from privimage.settings import FinetuneSettings, SampleSettings
+
+if TYPE_CHECKING:
+    from privimage.artifacts import Weights
+    from privimage.compute import Compute
+    from privimage.diffusion.denoiser import Denoiser
+    from privimage.generators.contract import Drawer, Made, Pretraining, PrivateTask
+    from privimage.measurements import Curve
+    from privimage.privacy.ledger import Release
+    from privimage.private_training import Mechanism
+
+PRETRAINED = PRIVATE = "diffusion"
+HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = True, False, True
+Settings = None  # the sections `pretrain` and `finetune` are this generator's
+
+
+def event(settings: FinetuneSettings) -> Event:
+    """DP-SGD, with noise multiplier 1."""
+    return Event("poisson_gaussian", 1.0, settings.sampling_probability, settings.num_steps)
+
+
+def pretrain(task: Pretraining) -> Made:
+    """The model trained on the public images, or only initialised; in several processes the same up to rounding."""
+    import torch
+
+    from privimage.diffusion.denoiser import new_denoiser
+    from privimage.diffusion.training import train
+
+    resolution, channels = task.public.images.shape[2:]
+    network = task.settings.network
+    model = task.compute.place(new_denoiser(network, resolution, channels, len(task.class_names), task.seed))
+    ema, labels = model, torch.from_numpy(task.labels)
+    if len(task.index):
+        images, how = task.public.images, (task.settings, task.seed, task.checkpoint, task.compute, task.group)
+        ema = train(model, images, task.index, labels, *how)
+    facts = {"class_names": list(task.class_names), "policy": task.subset.policy, "num_images": len(task.index)}
+    return _made(model, ema, facts)
+
+
+def prepare(task: PrivateTask) -> Denoiser:
+    """The pretrained model with an embedding for each sensitive class."""
+    from privimage.private_training import starting_model
+
+    return starting_model(task.pretrained, task.declared, task.images)
+
+
+def finetune(start: Denoiser, task: PrivateTask, mechanism: Mechanism, release: Release) -> tuple[Made, Curve]:
+    """The model after DP-SGD."""
+    from privimage.private_training import run
+
+    model, ema, curve = run(start, task.images, mechanism, release, task.group)
+    return _made(model, ema, {"class_names": list(task.declared.class_names)}), curve
+
+
+def assist(start: Denoiser, task: PrivateTask) -> None:
+    """This process computes its share of every step."""
+    from privimage.private_training import assist
+
+    assist(start, task.images, task.settings, task.compute, task.group)
+
+
+def drawer(weights: Weights, settings: SampleSettings, compute: Compute) -> Drawer:
+    """The sampler over the averaged weights."""
+    from privimage.diffusion.denoiser import denoiser_from
+    from privimage.diffusion.drawing import drawer_of
+
+    return drawer_of(denoiser_from(weights, "ema"), settings, compute)
+
+
+def _made(model: Denoiser, ema: Denoiser, facts: dict) -> Made:
+    from privimage.checkpoints import flatten
+    from privimage.generators.contract import Made
+
+    tensors = {**flatten("raw", model.state_dict()), **flatten("ema", ema.state_dict())}
+    return Made("diffusion", tensors, model.describe(), facts)
