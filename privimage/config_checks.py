@@ -130,7 +130,7 @@ def _check_stages(
             f"`{where}.select.classes_per_label` is {select.classes_per_label}; with {len(row.class_names)} "
             f"classes it takes {wanted} public classes, and `{row.public}` has {public.num_classes}."
         )
-    levels = len(pretrain.network.channel_multipliers)
+    levels = len(pretrain.network.widths(public.resolution)[1])
     if public.resolution % 2 ** (levels - 1):
         raise ConfigError(
             f"`{where}.pretrain.network.channel_multipliers` has {levels} levels; they halve the resolution "

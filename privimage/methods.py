@@ -43,6 +43,8 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "privimage": Method(policy="query", query="default"),  # PrivImage+D, Li et al., USENIX Security 2024
+    # The whole public set, then the selection, in as many steps: the breadth of `pdp`, the labels of `privimage`.
+    "privimage-2stage": Method(policy="query", query="default", settings={"pretrain": {"whole_fraction": 0.5}}),
     "random": Method(policy="random"),  # ablation: as many public classes, chosen at random
     "pdp": Method(policy="whole"),  # PDP-Diffusion, Ghalebikesabi et al. 2023: the whole public set
     "scratch": Method(policy="none"),  # DPDM, Dockhorn et al., TMLR 2023: no public data

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import types
 import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -22,7 +21,7 @@ from privimage.errors import UserError
 from privimage.methods import METHODS
 from privimage.networks import NETWORKS
 from privimage.rows import Run
-from privimage.schema import plain
+from privimage.schema import UNIONS, plain
 
 COMMAND = "python -m privimage.reference"
 INTRODUCTION = f"""\
@@ -108,7 +107,7 @@ def _type(kind: Any) -> str:
         return f"list of: {_type(args[0])}"
     if origin is typing.Literal:
         return " or ".join(f"`{value}`" for value in args)
-    if origin is types.UnionType:
+    if origin in UNIONS:
         return " or ".join("null" if arg is type(None) else _type(arg) for arg in args)
     return {bool: "true or false", int: "whole number", float: "number", str: "text"}[kind]
 

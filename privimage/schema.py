@@ -13,6 +13,8 @@ from typing import Any
 
 from privimage.errors import UserError
 
+UNIONS = (types.UnionType, typing.Union)  # of `int | None`, and of a literal and None
+
 
 class ConfigError(UserError):
     """A setting is unknown, missing, of the wrong type or out of bounds."""
@@ -83,7 +85,7 @@ def _build(kind: Any, value: Any) -> Any:
         return float(value)
     if kind is int:
         return int(value)
-    if origin is types.UnionType and value is not None:
+    if origin in UNIONS and value is not None:
         return _build(next(arg for arg in typing.get_args(kind) if arg is not type(None)), value)
     return value
 
@@ -103,9 +105,9 @@ def _schema_of_type(kind: Any) -> dict[str, Any]:
         return {"enum": list(args)}
     if origin is dict:
         return {"type": "object"}
-    if origin is types.UnionType:
+    if origin in UNIONS:
         inner = _schema_of_type(next(arg for arg in args if arg is not type(None)))
-        return {**inner, "type": [inner["type"], "null"]}
+        return {"enum": [*inner["enum"], None]} if "enum" in inner else {**inner, "type": [inner["type"], "null"]}
     return {"type": {bool: "boolean", int: "integer", float: "number", str: "string"}[kind]}
 
 

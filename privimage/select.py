@@ -9,7 +9,7 @@ The paper gives each sensitive class the public classes that its images vote for
 may want the same one. The official code lets them choose in order of their numbers: class 0 takes a public
 class even where class 9 has ten times as many votes for it, and renumbering the classes changes the result.
 Here the largest cell of the whole histogram is served first: more votes win, and the order of the classes
-means nothing.
+means nothing. Or all are served at once, by the assignment with the largest sum of noisy votes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from privimage import cli
 from privimage.artifacts import ImageSet, Provenance, QueryResult, Subset, sha256
@@ -47,7 +48,7 @@ def run(
     _check(policy, public_class_names, query, class_names, settings)
     num_classes, count = len(class_names), settings.classes_per_label
     if policy == "query":
-        chosen = assign(np.array(query.histogram), count)
+        chosen = ASSIGNMENTS[settings.assignment](np.array(query.histogram), count)
     elif policy == "random":
         order = np.random.default_rng(seed).permutation(len(public_class_names))
         chosen = order[: num_classes * count].reshape(num_classes, count).tolist()
@@ -57,7 +58,7 @@ def run(
     return Subset(policy, dict(zip(class_names, names)), provenance)
 
 
-def assign(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]:
+def greedy(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]:
     """Disjoint columns for each row: again and again the largest cell whose row and column are still open.
 
     Shapes: ``histogram`` float [sensitive classes, public classes], with columns enough for all rows.
@@ -71,6 +72,19 @@ def assign(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]:
         if len(chosen[row]) == classes_per_label:
             remaining[row] = -np.inf
     return chosen
+
+
+def one_to_one(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]:
+    """Disjoint columns for each row, with the largest sum that any assignment of so many has; largest cells first.
+
+    Shapes: as ``greedy``.
+    """
+    places = np.repeat(histogram, classes_per_label, axis=0)  # [sensitive classes * classes_per_label, public classes]
+    columns = linear_sum_assignment(places, maximize=True)[1].reshape(len(histogram), -1)
+    return [sorted(row.tolist(), key=lambda column: -counts[column]) for row, counts in zip(columns, histogram)]
+
+
+ASSIGNMENTS = {"greedy": greedy, "one-to-one": one_to_one}
 
 
 def main() -> None:

@@ -103,17 +103,38 @@ class QuerySettings:
 
 @dataclass(frozen=True)
 class SelectSettings:
-    """How many public classes each sensitive class receives."""
+    """How many public classes each sensitive class receives, and who wins where two want the same."""
 
     classes_per_label: int = setting(
         5, "Public classes given to each sensitive class; no public class is given twice.", minimum=1
     )
+    assignment: Literal["greedy", "one-to-one"] = setting(
+        "greedy",
+        "`greedy` serves the largest noisy count first; `one-to-one` maximises the sum of all noisy counts that are "
+        "served (Kuhn 1955, the Hungarian method).",
+    )
+
+
+Size = Literal["s", "m", "b", "bm", "bb", "bbbb"]
+SIZES: dict[Size, tuple[int, tuple[int, ...]]] = {  # base channels, multipliers up to 32 pixels: Li et al. 2024
+    "s": (32, (1, 2, 2)),
+    "m": (32, (1, 2, 4)),
+    "b": (32, (1, 4, 4)),
+    "bm": (96, (1, 2, 2)),
+    "bb": (128, (1, 2, 2)),
+    "bbbb": (192, (1, 2, 2, 2)),
+}
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """The diffusion network, DDPM++ in shape (Song et al. 2021); the paper's smallest for CIFAR-10 by default."""
 
+    size: Size | None = setting(
+        None,
+        "A published size, in place of the channels and multipliers below; above 32 pixels it has one level more.",
+        source="official repository",
+    )
     base_channels: int = setting(32, "Channels at full resolution.", minimum=4)
     channel_multipliers: tuple[int, ...] = setting(
         (1, 2, 2), "Channels at each level over the base; each level halves the resolution.", minimum=1
@@ -126,6 +147,13 @@ class NetworkSettings:
         0.5773502691896258, "Standard deviation assumed of the images in [-1, 1]: root of a third.", above=0
     )
 
+    def widths(self, resolution: int) -> tuple[int, tuple[int, ...]]:
+        """Channels at full resolution, and what multiplies them at each level, for images of so many pixels a side."""
+        if self.size is None:
+            return self.base_channels, self.channel_multipliers
+        base, multipliers = SIZES[self.size]
+        return base, (1, *multipliers) if resolution > 32 else multipliers
+
 
 @dataclass(frozen=True)
 class PretrainSettings:
@@ -133,6 +161,16 @@ class PretrainSettings:
 
     network: NetworkSettings = setting(NetworkSettings(), "The network that every later stage uses.")
     num_steps: int = setting(125_000, "Optimiser steps.", unit="steps", minimum=1)
+    whole_fraction: float = setting(
+        0.0,
+        "Part of the steps that go to the whole public set under its own labels, before those on selected classes; "
+        "each label then starts at the mean of the classes selected for it.",
+        minimum=0,
+        below=1,
+    )
+    conditional: bool = setting(
+        True, "Learn under labels. If not, every label starts private training where 'no label' ended."
+    )
     batch_size: int = setting(2048, "Images a step.", unit="images", minimum=1)
     learning_rate: float = setting(1e-4, "Learning rate of Adam.", above=0)
     ema_decay: float = setting(0.999, "Decay of the weights' moving average.", minimum=0, below=1)

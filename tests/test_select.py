@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_a_contested_public_class_goes_to_whom_votes_more():
 def test_properties_of_any_assignment(rows, count, extra, seed):
     histogram = histograms(rows, rows * count + extra, seed)
     before = histogram.copy()
-    chosen = select.assign(histogram, count)
+    chosen = select.greedy(histogram, count)
     flat = [column for row in chosen for column in row]
     assert [len(row) for row in chosen] == [count] * rows
     assert len(set(flat)) == len(flat)
@@ -67,14 +68,14 @@ def test_the_order_of_the_classes_means_nothing(rows, count, seed, data):
     histogram = histograms(rows, rows * count + 3, seed)
     order = data.draw(st.permutations(range(rows)))
     columns = data.draw(st.permutations(range(histogram.shape[1])))
-    permuted = select.assign(histogram[order][:, columns], count)
+    permuted = select.greedy(histogram[order][:, columns], count)
     back = {order[row]: [columns[column] for column in chosen] for row, chosen in enumerate(permuted)}
-    assert back == dict(enumerate(select.assign(histogram, count)))
+    assert back == dict(enumerate(select.greedy(histogram, count)))
 
 
 def test_all_public_classes_can_be_given_away_and_no_mask_is_chosen():
     histogram = np.full((3, 6), -1e300) - histograms(3, 6, 0)
-    chosen = select.assign(histogram, 2)
+    chosen = select.greedy(histogram, 2)
     assert sorted(column for row in chosen for column in row) == list(range(6))
 
 
@@ -139,3 +140,33 @@ def test_from_files_to_file(tmp_path, monkeypatch):
     assert list(Subset.read(tmp_path / "subset.json").provenance.parents) == ["public"]
     with pytest.raises(UserError):
         main(monkeypatch, "--policy", "query", *files)
+
+
+def test_one_to_one_serves_the_largest_sum_that_any_assignment_has():
+    histogram = np.array([[10.0, 9.0], [9.5, 1.0]])  # greedy takes 10 and is left with 1
+    assert select.greedy(histogram, 1) == [[0], [1]]
+    assert select.one_to_one(histogram, 1) == [[1], [0]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(0, 2**32 - 1))
+def test_one_to_one_is_as_good_as_trying_all(num_classes, count, seed):
+    histogram = np.random.default_rng(seed).normal(size=(num_classes, num_classes * count + 1))
+    chosen = select.one_to_one(histogram, count)
+    flat = [column for row in chosen for column in row]
+    assert len(set(flat)) == len(flat) and {len(row) for row in chosen} == {count}
+    places = np.repeat(np.arange(num_classes), count)
+    best = max(histogram[places, list(order)].sum() for order in permutations(range(histogram.shape[1]), len(places)))
+    assert histogram[places, flat].sum() == pytest.approx(best)
+    assert all(sorted(row, key=lambda c: -histogram[k, c]) == row for k, row in enumerate(chosen))
+
+
+def test_the_setting_decides_who_assigns():
+    crossed = replace(QUERY, histogram=[[10.0, 9.0, 0, 0, 0], [9.5, 1.0, 0, 0, 0]])
+    found = {
+        how: select.run(
+            "query", PUBLIC, crossed, NAMES, SelectSettings(classes_per_label=1, assignment=how), 0, PROVENANCE
+        ).classes
+        for how in select.ASSIGNMENTS
+    }
+    assert found == {"greedy": {"cat": ["lynx"], "dog": ["tabby"]}, "one-to-one": {"cat": ["tabby"], "dog": ["lynx"]}}

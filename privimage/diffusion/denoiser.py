@@ -5,7 +5,7 @@ Source: Karras et al. 2022, equation 7 and table 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,18 +65,27 @@ def denoiser_from(weights: Weights, group: str) -> Denoiser:
     return made
 
 
-def adopt_labels(model: Denoiser, num_labels: int) -> Denoiser:
-    """The same network for ``num_labels`` new classes, each starting at the mean of the old classes' embeddings.
+def adopt_labels(model: Denoiser, num_labels: int, origins: Sequence[Sequence[int]] | None = None) -> Denoiser:
+    """The same network for new classes, each starting at the mean of the embeddings of the old ones it comes from.
 
-    No embedding is left untrained by pretraining; the one of 'no label' is kept.
+    ``origins`` are the old classes of each new one; all of them for each, if it is left out. No embedding is left
+    untrained by pretraining; the one of 'no label' is kept.
     """
     made = new_denoiser(model.settings, model.resolution, model.channels, num_labels, seed=0)
     state = dict(model.state_dict())
     old = state["network.label_embedding.weight"]  # [old classes + 1, width]
-    mean = old[:-1].mean(dim=0, keepdim=True)
-    state["network.label_embedding.weight"] = torch.cat([mean.expand(num_labels, -1), old[-1:]])
+    origins = origins or [range(len(old) - 1)] * num_labels
+    rows = [old[list(origin)].mean(dim=0) for origin in origins]
+    state["network.label_embedding.weight"] = torch.stack([*rows, old[-1]])
     made.load_state_dict(state)
     return made
+
+
+def forget_labels(model: Denoiser) -> None:
+    """Every label's embedding is that of 'no label'."""
+    with torch.no_grad():
+        weight = model.network.label_embedding.weight  # [classes + 1, width]
+        weight[:-1] = weight[-1]
 
 
 def _network(described: Mapping[str, Any]) -> dict[str, Any]:

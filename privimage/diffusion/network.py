@@ -28,16 +28,16 @@ class UNet(nn.Module):
 
     def __init__(self, settings: NetworkSettings, resolution: int, channels: int, num_labels: int) -> None:
         super().__init__()
-        self.num_labels, self.base_channels = num_labels, settings.base_channels
-        base, blocks = settings.base_channels, settings.num_res_blocks
+        base, multipliers = settings.widths(resolution)
+        self.num_labels, self.base_channels, blocks = num_labels, base, settings.num_res_blocks
         embedding = 4 * base
         self.label_embedding = nn.Embedding(num_labels + 1, base) if num_labels > 1 else None
         self.embed_in, self.embed_out = linear(base, embedding), linear(embedding, embedding)
         self.conv_in = conv3(channels, base)
 
-        sizes = [resolution // 2**level for level in range(len(settings.channel_multipliers))]
+        sizes = [resolution // 2**level for level in range(len(multipliers))]
         self.down, skips, width = nn.ModuleList(), [base], base
-        for level, (size, multiplier) in enumerate(zip(sizes, settings.channel_multipliers)):
+        for level, (size, multiplier) in enumerate(zip(sizes, multipliers)):
             for _ in range(blocks):
                 attend = size in settings.attention_resolutions
                 self.down.append(Stage(width, base * multiplier, embedding, attend=attend))
@@ -50,7 +50,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList([Stage(width, width, embedding, attend=True), Stage(width, width, embedding)])
 
         self.up = nn.ModuleList()
-        for level, (size, multiplier) in reversed(list(enumerate(zip(sizes, settings.channel_multipliers)))):
+        for level, (size, multiplier) in reversed(list(enumerate(zip(sizes, multipliers)))):
             for block in range(blocks + 1):
                 attend = size in settings.attention_resolutions and block == blocks
                 stage = Stage(width + skips.pop(), base * multiplier, embedding, attend=attend, joins=True)

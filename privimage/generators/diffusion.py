@@ -28,18 +28,13 @@ def event(settings: FinetuneSettings) -> Event:
 
 def pretrain(task: Pretraining) -> Made:
     """The model trained on the public images, or only initialised; in several processes the same up to rounding."""
-    import torch
-
     from privimage.diffusion.denoiser import new_denoiser
-    from privimage.diffusion.training import train
+    from privimage.diffusion.pretraining import pretrained
 
     resolution, channels = task.public.images.shape[2:]
     network = task.settings.network
     model = task.compute.place(new_denoiser(network, resolution, channels, len(task.class_names), task.seed))
-    ema, labels = model, torch.from_numpy(task.labels)
-    if len(task.index):
-        images, how = task.public.images, (task.settings, task.seed, task.checkpoint, task.compute, task.group)
-        ema = train(model, images, task.index, labels, *how)
+    model, ema = pretrained(model, task) if len(task.index) else (model, model)
     facts = {"class_names": list(task.class_names), "policy": task.subset.policy, "num_images": len(task.index)}
     return _made(model, ema, facts)
 

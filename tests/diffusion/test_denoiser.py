@@ -5,7 +5,7 @@ import torch
 
 from privimage.artifacts import ArtifactError, Provenance, Weights
 from privimage.checkpoints import flatten
-from privimage.diffusion.denoiser import adopt_labels, denoiser_from, new_denoiser
+from privimage.diffusion.denoiser import adopt_labels, denoiser_from, forget_labels, new_denoiser
 from privimage.settings import NetworkSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
@@ -64,3 +64,17 @@ def test_adopted_labels_start_at_the_mean_and_the_rest_is_kept():
         torch.testing.assert_close(row, before[:5].mean(0))
     torch.testing.assert_close(after[3], before[5])
     assert torch.equal(old.network.conv_in.weight, new.network.conv_in.weight)
+
+
+def test_adopted_labels_may_start_at_the_mean_of_those_they_come_from():
+    old = new_denoiser(SMALL, 8, 1, 5, seed=1)
+    before = old.network.label_embedding.weight
+    after = adopt_labels(old, 2, [[0, 3], [4]]).network.label_embedding.weight
+    torch.testing.assert_close(after, torch.stack([(before[0] + before[3]) / 2, before[4], before[5]]))
+
+
+def test_forgotten_labels_are_no_label():
+    model = new_denoiser(SMALL, 8, 1, 3, seed=1)
+    last = model.network.label_embedding.weight[-1].clone()
+    forget_labels(model)
+    assert torch.equal(model.network.label_embedding.weight, last.expand(4, -1))

@@ -10,19 +10,32 @@ CIFAR = dict(attention_resolutions=(16,))
 CELEBA = dict(attention_resolutions=(8, 16))
 
 
-@pytest.mark.parametrize(
-    ("settings", "resolution", "num_labels", "published"),
-    [
-        (dict(**CIFAR), 32, 10, 1_754_499),
-        (dict(channel_multipliers=(1, 2, 4), **CIFAR), 32, 10, 3_954_563),
-        (dict(channel_multipliers=(1, 4, 4), **CIFAR), 32, 10, 6_077_123),
-        (dict(**CELEBA), 32, 1, 1_804_451),
-        (dict(channel_multipliers=(1, 1, 2, 2), **CELEBA), 64, 1, 1_999_907),
-    ],
-)
-def test_parameter_counts_equal_the_published_ones(settings, resolution, num_labels, published):
-    network = UNet(NetworkSettings(**settings), resolution, 3, num_labels)
-    assert sum(p.numel() for p in network.parameters()) == published
+PUBLISHED = {  # parameters of CIFAR-10 (ten classes), CelebA at 32 and at 64 pixels (none): Li et al. 2024
+    "s": (1_754_499, 1_804_451, 1_999_907),
+    "m": (3_954_563, 4_153_123, 4_348_579),
+    "b": (6_077_123, 6_275_683, 6_471_139),
+    "bm": (15_708_291, 16_153_059, 17_900_643),
+    "bb": (27_907_587, 28_697_219, 31_801_475),
+}
+
+
+def num_parameters(settings, resolution, num_labels):
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet(settings, resolution, 3, num_labels).parameters())
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_parameter_counts_equal_the_published_ones(size):
+    shapes = ((CIFAR, 32, 10), (CELEBA, 32, 1), (CELEBA, 64, 1))
+    assert tuple(num_parameters(NetworkSettings(size=size, **a), r, n) for a, r, n in shapes) == PUBLISHED[size]
+
+
+def test_the_largest_published_network_has_the_published_parameters():
+    assert num_parameters(NetworkSettings(size="bbbb", **CIFAR), 32, 10) == 88_578_819
+
+
+def test_the_default_is_the_smallest_published_size():
+    assert num_parameters(NetworkSettings(**CIFAR), 32, 10) == PUBLISHED["s"][0]
 
 
 def small(num_labels=3, resolution=8, channels=1):
