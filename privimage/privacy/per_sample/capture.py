@@ -3,10 +3,10 @@
 Only parameters that require a gradient are looked at. A layer without any stays as it is: it has no tap, needs no rule,
 and may be used twice.
 
-All parameters are frozen meanwhile, so that autograd computes the gradients of activations only. A tap behind each layer
-lets its output through unchanged and, on the way back, turns the layer's input and the gradient of its output into the
-gradients of single images; the layers of `functions` do so themselves. To autograd they are the gradients of stand-ins,
-one for each parameter and image, which take no memory: each is a view of a single zero.
+All parameters are frozen meanwhile, so that autograd computes the gradients of activations only. A tap behind each
+layer lets its output through unchanged and, on the way back, turns the layer's input and the gradient of its output
+into the gradients of single images; the layers of `functions` do so themselves. To autograd they are the gradients of
+stand-ins, one for each parameter and image, which take no memory: each is a view of a single zero.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def group_norm(layer: nn.GroupNorm, x: Tensor, weight: Tensor | None, bias: Tensor | None, copies: int) -> Tensor:
-    """The layer's output for [B*K, C, ...]; ``weight`` and ``bias`` stand for each image's own [B, C], None if frozen."""
+    """The layer's output for [B*K, C, ...]; ``weight`` and ``bias`` stand for each image's own [B, C], or None."""
     if x.is_cuda and torch.is_autocast_enabled("cuda"):
         x = x.float()  # as autocast does
     return _GroupNorm.apply(x, layer.weight, layer.bias, weight, bias, layer.num_groups, layer.eps, copies)
