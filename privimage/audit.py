@@ -58,7 +58,7 @@ def run(
     event = Event("poisson_gaussian", mechanism.noise_multiplier, trained.sampling_probability, trained.num_steps)
     model = compute.place(model)
     canaries = Canaries(
-        dict(model.named_parameters()),
+        {name: p for name, p in model.named_parameters() if p.requires_grad},
         settings.num_canaries,
         event,
         clip_norm=trained.clip_norm,

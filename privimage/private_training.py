@@ -34,6 +34,7 @@ from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy.canaries import Canaries
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.ledger import Release
+from privimage.privacy.per_sample.capture import trained
 from privimage.privacy.randomness import SecretKey
 from privimage.progress import progress
 from privimage.settings import Declared, FinetuneSettings
@@ -193,7 +194,7 @@ def microbatch_size(model: Denoiser, mechanism: Mechanism, group: Group = ALONE)
     with compute.autocast():
         kept = bytes_kept(lambda: per_image_loss(model, batch))
     # One gradient an image, in float32, and its copy while it is masked.
-    each = kept + 2 * 4 * sum(p.numel() for p in model.parameters())
+    each = kept + 2 * 4 * sum(p.numel() for p in trained(model).values())
     each *= levels if compute.settings.engine == "opacus" else 1
     expected = math.ceil(settings.sampling_probability * mechanism.num_images / group.size)
     return images_that_fit(each * compute.workers, compute.device, math.ceil(expected / compute.workers))
@@ -232,7 +233,7 @@ def _step(
         mechanism.canaries.see(gradient, step)
     row = step, loss / max(1, len(index)), len(index)
     try:
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained(model).items():
             parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are
         optimizer.step()
     except (RuntimeError, MemoryError) as error:  # some weights may have moved: this step is not tried again from here

@@ -5,6 +5,9 @@ In several processes each computes its share of the step's batch; the weights ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from privimage.compute import Compute
 from privimage.data_parallel import averaging, is_due, prepare, spread
 from privimage.diffusion.denoiser import Denoiser
 from privimage.diffusion.ema import averaged
-from privimage.diffusion.images import Images
+from privimage.diffusion.images import Encode, Images
 from privimage.diffusion.loss import NoisyBatch, draw_noise, per_image_loss
 from privimage.distributed import ALONE, Group, unbroken
 from privimage.errors import UserError
@@ -24,6 +27,16 @@ from privimage.progress import progress
 from privimage.settings import PretrainSettings
 
 SAVE_SECONDS = 60.0
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Descent(Protocol):
+    """What a training by Adam is told."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    ema_decay: float
 
 
 def generator_for(seed: int, *indices: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -42,11 +55,43 @@ def train(
     checkpoint: Checkpoint | None,
     compute: Compute,
     group: Group = ALONE,
+    encode: Encode | None = None,
 ) -> Denoiser:
     """``model`` is trained in place; returned is the moving average of its weights. Both are the same in all processes.
 
     Shapes: ``images`` uint8 [M, H, W, C], memory-mapped, of which those at ``index`` [N] are used; ``labels``
-    int64 [N]. ``checkpoint`` is the leader's.
+    int64 [N]. ``checkpoint`` is the leader's. ``encode`` turns images into what the model is of.
+
+    Raises:
+        UserError: if the weights are no longer finite.
+    """
+    numbered = np.zeros(len(images), np.int64)
+    numbered[index] = labels.numpy()
+    data = Images(images, numbered, compute.device, encode)
+    index = torch.from_numpy(index).to(compute.device)
+
+    def draw(step: int) -> NoisyBatch:
+        generator = generator_for(seed, step, device=compute.device)
+        return _draw(data, index, settings, model.num_labels, generator, group)
+
+    return descend(model, _Losses(model, compute), draw, settings, "pretrain", checkpoint, compute, group)
+
+
+def descend(
+    model: Model,
+    losses: nn.Module,
+    draw: Callable[[int], Any],
+    settings: Descent,
+    name: str,
+    checkpoint: Checkpoint | None,
+    compute: Compute,
+    group: Group = ALONE,
+    part: int = 0,
+) -> Model:
+    """``model`` is trained in place, by Adam; returned is the moving average of its weights.
+
+    ``draw(step)`` is this process's share of a step's batch, of which ``losses`` gives the losses [B]. ``name`` is that
+    of the settings' section, ``part`` the checkpoint's.
 
     Raises:
         UserError: if the weights are no longer finite.
@@ -54,16 +99,12 @@ def train(
     ema = averaged(model, settings.ema_decay)
     fused = compute.device.type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=fused)
-    start = _resume(checkpoint, model, ema, optimizer, group)
-    numbered = np.zeros(len(images), np.int64)
-    numbered[index] = labels.numpy()
-    data, index = Images(images, numbered, compute.device), torch.from_numpy(index).to(compute.device)
-    losses, every = averaging(_Losses(model, compute), group), Every(SAVE_SECONDS)
-    steps = progress(range(start, settings.num_steps), "pretrain", settings.num_steps, start, settings.batch_size)
+    start = _resume(checkpoint, model, ema, optimizer, group, part)
+    losses, every = averaging(losses, group), Every(SAVE_SECONDS)
+    steps = progress(range(start, settings.num_steps), name, settings.num_steps, start, settings.batch_size)
     with stopping.deferred():
         for step in steps:
-            generator = generator_for(seed, step, device=compute.device)
-            batch = _draw(data, index, settings, model.num_labels, generator, group)
+            batch = draw(step)
             optimizer.zero_grad(set_to_none=True)
             with unbroken():
                 with compute.autocast():
@@ -74,11 +115,11 @@ def train(
             optimizer.step()
             ema.update_parameters(model)
             if is_due(every, group):
-                _check_finite(model, step)
+                _check_finite(model, step, name)
                 if checkpoint:
-                    _save(checkpoint, step + 1, model, ema, optimizer)
+                    _save(checkpoint, step + 1, model, ema, optimizer, part)
                 group.check()
-    _check_finite(model, settings.num_steps - 1)
+    _check_finite(model, settings.num_steps - 1, name)
     return ema.module
 
 
@@ -93,9 +134,9 @@ class _Losses(nn.Module):
         return self.losses(self.model, batch)
 
 
-def _check_finite(model: Denoiser, step: int) -> None:
+def _check_finite(model: nn.Module, step: int, name: str) -> None:
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise UserError(f"pretraining diverged before step {step + 1}; lower pretrain.learning_rate.")
+        raise UserError(f"the training of {name} diverged before step {step + 1}; lower {name}.learning_rate.")
 
 
 def _draw(
@@ -109,10 +150,10 @@ def _draw(
     """This process's share of the batch that the generator draws."""
     num, part = settings.batch_size, group.part(settings.batch_size)
     drawn = torch.randint(len(index), (num,), generator=generator, device=generator.device)
-    x, labels = data.at(index[drawn[part]])
+    flip = None
     if settings.horizontal_flip:
         flip = (torch.rand(num, generator=generator, device=generator.device) < 0.5)[part]
-        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    x, labels = data.at(index[drawn[part]], flip)
     return draw_noise(
         x,
         labels,
@@ -161,13 +202,13 @@ def restore_training(tensors: dict[str, Tensor], model: torch.nn.Module, ema: to
     restore_optimizer(optimizer, under("optimizer", tensors))
 
 
-def _save(checkpoint: Checkpoint, step: int, model, ema, optimizer) -> None:
-    checkpoint.save(training_tensors(model, ema, optimizer), {"step": step})
+def _save(checkpoint: Checkpoint, step: int, model, ema, optimizer, part: int) -> None:
+    checkpoint.save(training_tensors(model, ema, optimizer), {"step": step}, part)
 
 
-def _resume(checkpoint: Checkpoint | None, model, ema, optimizer, group: Group) -> int:
+def _resume(checkpoint: Checkpoint | None, model, ema, optimizer, group: Group, part: int) -> int:
     """The step to go on from, at which every process stands as the leader does."""
-    saved = checkpoint.load() if checkpoint else None
+    saved = checkpoint.load(part) if checkpoint else None
     if saved:
         restore_training(saved[0], model, ema, optimizer)
     (start,) = group.numbers([saved[1]["step"] if saved else 0])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from privimage.privacy.opacus_engine import opacus_hooks
-from privimage.privacy.per_sample.capture import tapped
+from privimage.privacy.per_sample.capture import tapped, trained
 from privimage.privacy.randomness import SecretKey
 from privimage.privacy.workers import side_by_side
 
@@ -49,13 +49,13 @@ def clipped_gradient_sum(
     device between microbatches.
 
     Formal guarantee: adding or removing one image changes the sum by at most ``clip_norm`` in L2 norm over all
-    parameters together. Norms, weights and sums are of the gradients as they are added, in float32 and float64, in
-    whichever precision the gradients were formed.
+    parameters together that require a gradient; others are no part of it. Norms, weights and sums are of the gradients
+    as they are added, in float32 and float64, in whichever precision the gradients were formed.
 
     Raises:
         UserError: if the model has a layer without a rule, or a parameter that takes no part in the losses.
     """
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained(model).items()}
     losses = [torch.zeros(0)]
     starts = range(0, num_images, microbatch_size)
     parts = [slice(start, min(start + microbatch_size, num_images)) for start in starts]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from privimage.errors import UserError
-from privimage.privacy.per_sample.capture import Losses
+from privimage.privacy.per_sample.capture import Losses, trained
 
 
 class OpacusHooks:
@@ -26,7 +26,7 @@ class OpacusHooks:
         values = losses()  # [B]
         values.sum().backward()
         gradients = {}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in trained(self.model).items():
             if getattr(parameter, "grad_sample", None) is None:
                 raise UserError(f"the parameter `{name}` got no gradient; every parameter must take part in the loss.")
             rows = parameter.grad_sample.unflatten(0, (num, self.copies))  # [B, K, *shape]

@@ -1,9 +1,12 @@
 """Each image's gradient of every parameter of a model, collected during one backward pass.
 
-Parameters are frozen meanwhile, so that autograd computes the gradients of activations only. A tap behind each layer
-lets its output through unchanged and, on the way back, turns the layer's input and the gradient of its output into the
-gradients of single images; the layers of `functions` do so themselves. To autograd they are the gradients of stand-ins,
-one for each parameter and image, which take no memory: each is a view of a single zero.
+Only parameters that require a gradient are looked at. A layer without any stays as it is: it has no tap, needs no rule,
+and may be used twice.
+
+All parameters are frozen meanwhile, so that autograd computes the gradients of activations only. A tap behind each
+layer lets its output through unchanged and, on the way back, turns the layer's input and the gradient of its output
+into the gradients of single images; the layers of `functions` do so themselves. To autograd they are the gradients of
+stand-ins, one for each parameter and image, which take no memory: each is a view of a single zero.
 """
 
 from __future__ import annotations
@@ -87,7 +90,9 @@ class _Tap(torch.autograd.Function):
     """The identity on a layer's output, whose backward pass also gives the stand-ins their gradients."""
 
     @staticmethod
-    def forward(ctx, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Module, copies: int):
+    def forward(
+        ctx, output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, layer: nn.Module, copies: int
+    ):
         ctx.save_for_backward(x)
         ctx.layer, ctx.copies = layer, copies
         return output.view_as(output)
@@ -96,7 +101,8 @@ class _Tap(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         (x,) = ctx.saved_tensors
         rows = RULES[type(ctx.layer)](ctx.layer, x, gradient, ctx.copies)
-        return gradient, None, rows["weight"], rows.get("bias"), None, None
+        weight, bias = (rows.get(n) if need else None for n, need in zip(("weight", "bias"), ctx.needs_input_grad[2:]))
+        return gradient, None, weight, bias, None, None
 
 
 _TAPS: WeakKeyDictionary[nn.Module, Taps] = WeakKeyDictionary()  # a compiled pass holds only while its taps live
@@ -104,7 +110,7 @@ _TAPS: WeakKeyDictionary[nn.Module, Taps] = WeakKeyDictionary()  # a compiled pa
 
 @contextmanager
 def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
-    """Taps behind every layer of the model that has parameters, as long as the block lasts.
+    """Taps behind every layer of the model that has parameters to train, as long as the block lasts.
 
     Raises:
         UserError: if a layer has no rule, or two layers share a parameter.
@@ -112,7 +118,7 @@ def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
     taps = _TAPS.get(model)
     if taps is None or taps.copies != copies or taps.layers != _layers(model):
         taps = _TAPS[model] = Taps(model, copies)
-    taps.parameters = dict(model.named_parameters())
+    taps.parameters = trained(model)
     wanted = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
     try:
@@ -126,8 +132,13 @@ def tapped(model: nn.Module, copies: int) -> Iterator[Taps]:
             parameter.requires_grad_(want)
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient; the others take no part in private training."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+    layers = {name: m for name, m in model.named_modules() if any(p.requires_grad for p in m.parameters(recurse=False))}
     for name, layer in layers.items():
         if reason := unsupported(layer):
             raise UserError(f"the layer `{name}` cannot be trained privately: {reason}.")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def group_norm(layer: nn.GroupNorm, x: Tensor, weight: Tensor, bias: Tensor, copies: int) -> Tensor:
-    """The layer's output for [B*K, C, ...]; ``weight`` and ``bias`` stand for each image's own [B, C]."""
+def group_norm(layer: nn.GroupNorm, x: Tensor, weight: Tensor | None, bias: Tensor | None, copies: int) -> Tensor:
+    """The layer's output for [B*K, C, ...]; ``weight`` and ``bias`` stand for each image's own [B, C], or None."""
     if x.is_cuda and torch.is_autocast_enabled("cuda"):
         x = x.float()  # as autocast does
     return _GroupNorm.apply(x, layer.weight, layer.bias, weight, bias, layer.num_groups, layer.eps, copies)
@@ -41,12 +41,15 @@ class _GroupNorm(torch.autograd.Function):
             g.contiguous().view(one), x.view(one), mean.view(1, -1), scale.view(1, -1), layer_weight.repeat(rows),
             *one, rows * ctx.groups, (True, True, True),
         )  # fmt: skip
-        weight, bias = (t.view(-1, ctx.copies, channels).sum(1) for t in (weight, bias))  # [B, C]
+        weight, bias = (
+            t.view(-1, ctx.copies, channels).sum(1) if need else None  # [B, C]
+            for t, need in zip((weight, bias), ctx.needs_input_grad[3:5])
+        )
         return of_x.view_as(x), None, None, weight, bias, None, None, None
 
 
-def pointwise(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, copies: int) -> Tensor:
-    """A 1x1 convolution's output for [B*K, in, H, W]; ``weight`` and ``bias`` stand for each image's own."""
+def pointwise(layer: nn.Conv2d, x: Tensor, weight: Tensor | None, bias: Tensor | None, copies: int) -> Tensor:
+    """A 1x1 convolution's output for [B*K, in, H, W]; ``weight`` and ``bias`` stand for each image's own, or None."""
     return _Pointwise.apply(x, layer.weight, layer.bias, weight, bias, copies)
 
 
@@ -72,6 +75,6 @@ class _Pointwise(torch.autograd.Function):
             of_x = layer_weight.flatten(1).T @ rows
             weight, bias = rows @ columns.transpose(1, 2), rows.sum(2)  # [B*K, out, in], [B*K, out]
             weight, bias = (t.unflatten(0, (-1, ctx.copies)).sum(1) for t in (weight, bias))
-        if not ctx.needs_input_grad[4]:
-            bias = None
-        return of_x.reshape(x.shape), None, None, weight.reshape(len(weight), *layer_weight.shape), bias, None
+        weight = weight.reshape(len(weight), *layer_weight.shape) if ctx.needs_input_grad[3] else None
+        bias = bias if ctx.needs_input_grad[4] else None
+        return of_x.reshape(x.shape), None, None, weight, bias, None
