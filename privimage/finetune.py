@@ -110,6 +110,7 @@ def _lead(args: Any, group: Group) -> None:
         num_steps=unit.num_steps,
         epsilon=args.epsilon,
         delta=declared.delta,
+        mechanism=unit.mechanism,
     )
     event = replace(unit, noise_multiplier=noise_multiplier)
     facts = {  # what the draw depends on; the query acts through the pretrained model and the noise

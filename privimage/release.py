@@ -30,6 +30,7 @@ from privimage.artifacts import (
     write_bytes,
     write_text,
 )
+from privimage.generators import DRAWN_BY
 from privimage.privacy import accounting
 from privimage.privacy.statements import check_complete
 from privimage.releasing import whitelist
@@ -165,7 +166,7 @@ def read(args: Any) -> tuple[Released, dict[str, str]]:
         whitelist.check_json(args.query, whitelist.QUERY)
     released = Released(
         ImageSet.read(args.images),
-        Weights.read(args.weights, "diffusion"),
+        Weights.read(args.weights, *DRAWN_BY),
         PrivacyStatement.read(args.privacy),
         Subset.read(args.subset),
         QueryResult.read(args.query) if args.query else None,

@@ -26,19 +26,27 @@ def in_batches(function: Callable[[Tensor], Tensor], images: np.ndarray | Tensor
     return torch.cat([function(to_float(images[i : i + BATCH_SIZE]).to(device)).cpu() for i in starts])
 
 
-@torch.inference_mode()
 def predictions(network: nn.Module, images: Tensor) -> np.ndarray:
     """The class that each image gets, which depends on that image alone; the network is left in evaluation mode.
 
-    Every batch has the same shape (the last one is filled up), so that one more image does not select other kernels
-    with other roundings. Shapes: uint8 [N, H, W, C], on the network's device -> int64 [N].
+    Shapes: uint8 [N, H, W, C] -> int64 [N].
+    """
+    return image_by_image(network, lambda x: network(x).argmax(dim=1), images).numpy()
+
+
+@torch.inference_mode()
+def image_by_image(network: nn.Module, function: Callable[[Tensor], Tensor], images: np.ndarray | Tensor) -> Tensor:
+    """``function`` of each image by the network, on the CPU, which depends on that image alone.
+
+    The network is left in evaluation mode. Every batch has the same shape (the last one is filled up), so that one more
+    image does not select other kernels with other roundings. Shapes: uint8 [N, H, W, C] -> [N, ...].
     """
     network.eval()
-    found = []
+    device, found = next(network.parameters()).device, []
     for start in range(0, len(images), BATCH_SIZE):
-        index = torch.arange(start, start + BATCH_SIZE, device=images.device) % len(images)
-        found.append(network(to_float(images[index])).argmax(dim=1).cpu())
-    return torch.cat(found)[: len(images)].numpy()
+        index = np.arange(start, start + BATCH_SIZE) % len(images)
+        found.append(function(to_float(images[index]).to(device)).cpu())
+    return torch.cat(found)[: len(images)]
 
 
 def accuracy(network: nn.Module, images: ImageSet) -> float:

@@ -52,6 +52,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial, reduce
 from importlib.metadata import version
 from itertools import cycle
@@ -65,8 +66,9 @@ from scipy.stats import binom
 
 from privimage.artifacts import Accountant, PrivacyStatement, Provenance
 from privimage.errors import UserError
-from privimage.privacy.event import QUERY_MECHANISMS, Event
+from privimage.privacy.event import QUERY_MECHANISMS, Event, Mechanism
 from privimage.privacy.limits import not_covered
+from privimage.privacy.purposes import together_by_purpose
 from privimage.settings import Declared
 
 Relation = Literal["add_or_remove_one", "replace_one"]
@@ -115,25 +117,31 @@ def _epsilon_of(events: tuple[Event, ...], delta: float, relation: Relation, ima
 
 
 def calibrate(
-    others: Sequence[Event], *, sampling_probability: float, num_steps: int, epsilon: float, delta: float
+    others: Sequence[Event],
+    *,
+    sampling_probability: float,
+    num_steps: int,
+    epsilon: float,
+    delta: float,
+    mechanism: Mechanism = "poisson_gaussian",
 ) -> float:
     """The noise multiplier with which DP-SGD and ``others`` cost ``epsilon`` in all: at most 0.001 less, never more.
 
-    ``others`` are the releases made before it, and those that will be made after it.
+    ``others`` are the releases made before it, and those that will be made after it. With another ``mechanism``, so
+    many steps of that one instead of DP-SGD's, such as votes with discrete noise (``sampling_probability`` 1).
 
     Raises:
         UserError: if the others leave nothing of ``epsilon``, or no noise is needed at all.
     """
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise UserError(f"epsilon is {epsilon}; expected a finite number above 0.")
-    _check([*others, Event("poisson_gaussian", 1.0, sampling_probability, num_steps)], delta)
-    return _calibrated(tuple(others), sampling_probability, num_steps, epsilon, delta)
+    once = Event(mechanism, 1.0, sampling_probability, num_steps)
+    _check([*others, once], delta)
+    return _calibrated(tuple(others), once, epsilon, delta)
 
 
 @lru_cache(maxsize=1024)
-def _calibrated(
-    others: tuple[Event, ...], sampling_probability: float, num_steps: int, epsilon: float, delta: float
-) -> float:
+def _calibrated(others: tuple[Event, ...], once: Event, epsilon: float, delta: float) -> float:
     spent = _epsilon([_loss(event) for event in others], delta)
     if spent > epsilon - TOLERANCE:
         raise UserError(
@@ -142,10 +150,10 @@ def _calibrated(
         )
 
     def cost(noise_multiplier: float, interval: float) -> float:
-        steps = Event("poisson_gaussian", noise_multiplier, sampling_probability, num_steps)
+        steps = replace(once, noise_multiplier=noise_multiplier)
         return _epsilon([_loss(event, interval=interval) for event in (*others, steps)], delta)
 
-    found = max(1.0, sampling_probability * math.sqrt(2 * num_steps * math.log(1 / delta)) / epsilon)
+    found = max(1.0, once.sampling_probability * math.sqrt(2 * once.num_steps * math.log(1 / delta)) / epsilon)
     for interval in (COARSE_INTERVAL, INTERVAL):  # the coarse search is ten times faster and mostly good enough
         if _epsilon([_loss(event, interval=interval) for event in others], delta) <= epsilon - TOLERANCE:
             found = _solve(partial(cost, interval=interval), epsilon - TOLERANCE / 4, found)
@@ -251,17 +259,8 @@ def _check_agreement(checked: Sequence[Accountant]) -> None:
 
 
 def together(statements: Sequence[PrivacyStatement]) -> list[Event]:
-    """The events of several releases of one set of images; a query that several read is counted once.
-
-    Two releases read the same query if the same file stands in their provenance.
-    """
-    events: list[Event] = []
-    paid: set[str] = set()
-    for release in statements:
-        query = release.provenance.parents.get("query")
-        events += [event for event in release.events if event.mechanism not in QUERY_MECHANISMS or query not in paid]
-        paid |= {query} - {None}
-    return events
+    """The events of several releases of one set of images; a query that several read is counted once."""
+    return [event for _, event in together_by_purpose(statements)]
 
 
 def _loss(
@@ -333,7 +332,7 @@ def _solve(cost: Callable[[float], float], target: float, guess: float) -> float
         if low < SMALLEST_MULTIPLIER:
             raise UserError(
                 f"fine-tuning meets epsilon {target:.4g} with almost no noise (multiplier below "
-                f"{SMALLEST_MULTIPLIER}); lower epsilon, or raise sampling_probability or num_steps."
+                f"{SMALLEST_MULTIPLIER}); lower epsilon, or raise sampling_probability or the number of steps."
             )
     for middle in cycle(("secant", "secant", "half")):  # the curve is nearly straight in ln(multiplier)
         share = 0.5 if middle == "half" else (cost_low - target) / (cost_low - cost_high)

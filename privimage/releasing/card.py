@@ -15,14 +15,15 @@ import yaml
 
 from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Stated, Subset
 from privimage.methods import POLICIES
-from privimage.privacy.event import QUERY_MECHANISMS, Event
+from privimage.privacy.event import Event
+from privimage.privacy.purposes import Purpose, purposes
 from privimage.reporting.cost import Verdict
 from privimage.rows import epsilon_label
 from privimage.settings import ReleaseSettings
 
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-MECHANISMS = (*QUERY_MECHANISMS, "poisson_gaussian", "report_noisy_max")  # those that the card has words for
+PURPOSES: tuple[Purpose, ...] = ("query", "training", "votes", "choice of epochs")  # those that the card has words for
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def render(facts: Facts) -> str:
     Raises:
         ArtifactError: if a mechanism was used for which the card has no words.
     """
-    events = facts.statement.events
-    unknown = [event.mechanism for event in events if event.mechanism not in MECHANISMS]
+    named = list(zip(purposes(facts.statement), facts.statement.events, strict=True))
+    unknown = [purpose for purpose, _ in named if purpose not in PURPOSES]
     if unknown:
         raise ArtifactError(f"the card has no words for the mechanism {unknown[0]!r}, so nothing is released.")
-    if (facts.query is None) == any(event.mechanism in QUERY_MECHANISMS for event in events):
+    if (facts.query is None) == any(purpose == "query" for purpose, _ in named):
         raise ArtifactError("the query's file and the statement's events do not belong together; rerun finetune.")
     if "\n" in _title(facts) + facts.settings.license:
         raise ArtifactError("release.pretty_name or release.license has several lines; expected one; write it in one.")
@@ -66,6 +67,8 @@ def render(facts: Facts) -> str:
     body = _template().render(
         facts=facts,
         statement=facts.statement,
+        events=named,
+        voted=any(purpose == "votes" for purpose, _ in named),
         query=facts.query,
         training=facts.statement.provenance.settings,
         sampling=facts.images.provenance.settings,

@@ -11,19 +11,26 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from privimage.artifacts import ArtifactError, reading
+from privimage.generators import GENERATORS, settings_of
 from privimage.releasing.places import place_in
 from privimage.schema import build
 from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings, SampleSettings, SelectSettings
 
 Keys = Mapping[str, Any]  # key -> what may stand in it: None a plain value, another mapping, a list of one mapping
 
-SETTINGS = {"query": QuerySettings, "select": SelectSettings, "finetune": FinetuneSettings, "sample": SampleSettings}
+SETTINGS: dict[str, tuple[type, ...]] = {  # of each stage; of private training, each generator has its own
+    "query": (QuerySettings,),
+    "select": (SelectSettings,),
+    "finetune": tuple(dict.fromkeys(settings_of(name, "finetune", FinetuneSettings) for name in GENERATORS)),
+    "sample": (SampleSettings,),
+}
 SEEDED = ("select", "sample")  # stages whose settings name their seed too
 PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights",),
            "finetune": ("pretrained", "subset", "query", "weights")}  # fmt: skip
@@ -41,7 +48,8 @@ def _provenance(value: Any, where: str) -> None:
         raise ArtifactError(f"{where} names the stage {stage!r}; expected one of {', '.join(SETTINGS)}.")
     _mapping(settings, f"{where}.settings")
     given = {key: v for key, v in settings.items() if not (key == "seed" and stage in SEEDED and isinstance(v, int))}
-    build(SETTINGS[stage], given, f"{where}.settings")
+    known = (one for one in SETTINGS[stage] if set(given) <= {field.name for field in fields(one)})
+    build(next(known, SETTINGS[stage][0]), given, f"{where}.settings")
     _keys(parents, dict.fromkeys(PARENTS[stage]), f"{where}.parents")
     for name, sha in parents.items():
         if not re.fullmatch(r"[0-9a-f]{64}", str(sha)):
@@ -93,6 +101,7 @@ MODEL: Keys = {
     "provenance": _provenance,
     "sha256": None,
 }
+POPULATION: Keys = {**MODEL, "network": dict.fromkeys(("resolution", "channels", "num_labels"))}
 CLASSES: Keys = {"classes": [dict.fromkeys(("label", "name", "folder"))]}
 FRONT_MATTER: Keys = {
     **dict.fromkeys(("license", "pretty_name", "task_categories", "tags", "size_categories")),
@@ -135,12 +144,16 @@ def check_hdf5(path: Path) -> None:
 
 
 def check_safetensors(path: Path) -> None:
-    """Return if the file holds a diffusion model's raw and averaged weights and their known metadata only."""
+    """Return if the file holds what a private stage may have made, by its kind, and its known metadata only."""
     from safetensors import safe_open
 
     with reading(path), safe_open(path, framework="np") as file:
         _names(file.metadata(), {"privimage"}, f"{path}: metadata key")
         metadata, names = json.loads(file.metadata()["privimage"]), set(file.keys())
+    if metadata.get("kind") == "population":  # synthetic images, from which those of the release are taken
+        _keys(metadata, POPULATION, Path(path).name)
+        _names(names, DATASETS, f"{path}: tensor")
+        return
     _keys(metadata, MODEL, Path(path).name)
     strange = {name for name in names if not re.fullmatch(TENSORS, name)}
     strange |= {name for name in names - strange if {f"raw.{name[4:]}", f"ema.{name[4:]}"} - names}

@@ -17,16 +17,13 @@ from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
 from privimage.artifacts import PrivacyStatement, QueryResult
 from privimage.privacy import accounting
-from privimage.privacy.event import QUERY_MECHANISMS, Event
+from privimage.privacy.event import Event
+from privimage.privacy.purposes import by_purpose, together_by_purpose
 from privimage.privacy.statements import check_complete
 from privimage.settings import Declared
 
 FAINT = 1e-100  # a delta so small that the conversion below is never cut off at zero
 ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 384, 512)  # whole ones, whose divergences have a closed form
-PARTS = dict.fromkeys(QUERY_MECHANISMS, "query") | {
-    "poisson_gaussian": "training",
-    "report_noisy_max": "choice of epochs",
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Verdict:
     num_images: int
     private: bool
     not_covered: tuple[str, ...]
-    events: tuple[Event, ...]
+    parts: Mapping[str, Sequence[Event]]  # what the events were for
 
 
 def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryResult], declared: Declared) -> Verdict:
@@ -55,7 +52,8 @@ def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryR
     for statement in statements:
         check_complete(statement, declared)
     paid = {statement.provenance.parents.get("query") for statement in statements}
-    events = accounting.together(statements) + [q.event for sha, q in queries.items() if sha not in paid]
+    named = together_by_purpose(statements) + [("query", q.event) for sha, q in queries.items() if sha not in paid]
+    events = [event for _, event in named]
     epsilon, unit = accounting.epsilon(events, declared.delta), declared.images_per_unit
     return Verdict(
         epsilon=epsilon,
@@ -66,28 +64,25 @@ def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryR
         num_images=declared.num_images,
         private=all(artifact.private for artifact in (*statements, *queries.values())),
         not_covered=tuple(dict.fromkeys(line for statement in statements for line in statement.not_covered)),
-        events=tuple(events),
+        parts=by_purpose(named),
     )
 
 
-def shares(events: Sequence[Event], delta: float) -> dict[str, float]:
+def shares(parts: Mapping[str, Sequence[Event]], delta: float) -> dict[str, float]:
     """Each part's share of the Rényi divergence at the order from which a Rényi accountant's epsilon follows.
 
     Divergences of one order add up under composition, so the shares add up to one; epsilons do not.
     Source: Mironov 2017.
     """
-    divergences = [sum(_divergence(event, order) for event in events) for order in ORDERS]
+    divergences = [sum(sum(_divergence(e, order) for e in events) for events in parts.values()) for order in ORDERS]
     _, order = compute_epsilon(ORDERS, divergences, delta)
-    parts = {name: sum(_divergence(event, order) for event in members) for name, members in parts_of(events).items()}
-    return {name: divergence / sum(parts.values()) for name, divergence in parts.items()}
+    spent = {name: sum(_divergence(event, order) for event in events) for name, events in parts.items()}
+    return {name: divergence / sum(spent.values()) for name, divergence in spent.items()}
 
 
-def parts_of(events: Sequence[Event]) -> dict[str, list[Event]]:
-    """The events by what they were for: the query, training, choosing the epochs of classifiers."""
-    parts: dict[str, list[Event]] = {}
-    for event in events:
-        parts.setdefault(PARTS.get(event.mechanism, event.mechanism), []).append(event)
-    return parts
+def parts_of(statement: PrivacyStatement) -> dict[str, list[Event]]:
+    """The events of a release by what they were for: the query, training, votes, choosing classifiers' epochs."""
+    return by_purpose(together_by_purpose([statement]))
 
 
 @cache

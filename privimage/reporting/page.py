@@ -49,9 +49,9 @@ def released(
     """
     shown = first_of_each(cells, lambda cell: cell.name)
     budget = [
-        (cell.name, shares(cell.statement.events, cell.statement.delta), cell.statement.epsilon) for cell in shown
+        (cell.name, shares(parts_of(cell.statement), cell.statement.delta), cell.statement.epsilon) for cell in shown
     ]
-    together = ("everything here", shares(verdict.events, verdict.delta), verdict.epsilon)
+    together = ("everything here", shares(verdict.parts, verdict.delta), verdict.epsilon)
     return {
         "dataset": dataset,
         "today": datetime.now(UTC).date().isoformat(),
@@ -118,13 +118,14 @@ def _uri_of(picture: Picture) -> str:
 
 
 def _release(cell: Cell) -> dict[str, Any]:
-    parts = parts_of(cell.statement.events)
+    parts = parts_of(cell.statement)
     return {
         "method": cell.method,
         "seed": cell.seed,
         "statement": cell.statement,
         "query": parts.get("query", []),
         "training": parts.get("training", []),
+        "votes": parts.get("votes", []),
         "choices": parts.get("choice of epochs", []),
         "copies": cell.statement.provenance.settings.get("noise_levels_per_image"),
     }

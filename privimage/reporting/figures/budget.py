@@ -21,8 +21,13 @@ from privimage.reporting.figures.style import (
 )
 from privimage.reporting.wording import rounded_up
 
-LOOKS = {"query": (SKY, "///"), "training": (BLUE, ""), "choice of epochs": (ORANGE, "...")}
-OTHER = (GREEN, "xx")
+LOOKS = {
+    "query": (SKY, "///"),
+    "training": (BLUE, ""),
+    "votes": (GREEN, "\\\\\\"),
+    "choice of epochs": (ORANGE, "..."),
+}
+OTHER = (MUTED, "xx")
 
 
 def shares_figure(rows: Sequence[tuple[str, Mapping[str, float], float]]) -> bytes:

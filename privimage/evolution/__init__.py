@@ -1,0 +1,1 @@
+"""Private Evolution: a population of synthetic images that sensitive images vote on. Nothing is trained on them."""
