@@ -51,7 +51,9 @@ def new_pair(settings: GanNetworkSettings, resolution: int, channels: int, num_l
         return Pair(settings, resolution, channels, num_labels)
 
 
-def pair_from(network: Mapping[str, Any], generator: Mapping[str, Any], discriminator: Mapping[str, Any] | None) -> Pair:
+def pair_from(
+    network: Mapping[str, Any], generator: Mapping[str, Any], discriminator: Mapping[str, Any] | None
+) -> Pair:
     """The pair that an artifact describes, with these weights; without a discriminator's, an untrained one.
 
     Raises:

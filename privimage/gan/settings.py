@@ -12,7 +12,7 @@ class GanNetworkSettings:
     """Generator and discriminator of BigGAN's shape (Brock et al. 2019); the paper's for 32 pixels by default."""
 
     z_dim: int = setting(80, "Numbers that an image is made from; shared out evenly among stem and blocks.", minimum=1)
-    shared_dim: int = setting(128, "Width of the label's embedding, which all blocks of the generator share.", minimum=1)
+    shared_dim: int = setting(128, "Width of the label's embedding, which the generator's blocks share.", minimum=1)
     conv_dim: int = setting(96, "Channels that the multipliers multiply.", minimum=1)
     generator_multipliers: tuple[int, ...] = setting(
         (4, 4, 4, 4),
