@@ -47,5 +47,6 @@ METHODS: dict[str, Method] = {
     "privimage-2stage": Method(policy="query", query="default", settings={"pretrain": {"whole_fraction": 0.5}}),
     "random": Method(policy="random"),  # ablation: as many public classes, chosen at random
     "pdp": Method(policy="whole"),  # PDP-Diffusion, Ghalebikesabi et al. 2023: the whole public set
+    "pe": Method(policy="whole", generator="evolution"),  # Private Evolution (DPSDA), Lin et al., ICLR 2024
     "scratch": Method(policy="none"),  # DPDM, Dockhorn et al., TMLR 2023: no public data
 }

@@ -69,7 +69,7 @@ class EvolutionSettings:
 class Settings:
     """Pretraining is the diffusion model's."""
 
-    finetune: EvolutionSettings = EvolutionSettings()
+    finetune: EvolutionSettings = setting(EvolutionSettings(), "Generations and votes.")
 
 
 def event(settings: EvolutionSettings) -> Event:
