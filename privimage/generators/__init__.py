@@ -23,10 +23,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from privimage.errors import UserError
-from privimage.generators import diffusion
+from privimage.generators import diffusion, gan
 
 GENERATORS: dict[str, ModuleType] = {
     "diffusion": diffusion,  # EDM, in pixels
+    "gan": gan,  # generator and discriminator
 }
 
 DRAWN_BY = {generator.PRIVATE: generator for generator in GENERATORS.values()}  # by the kind of weights
