@@ -314,6 +314,17 @@ def starting_model(pretrained: Weights, declared: Declared, images: ImageSet) ->
         UserError: if model, images and declaration do not fit each other, or a weight is not finite.
     """
     model = denoiser_from(pretrained, "ema")
+    check_start(model, declared, images)
+    names = tuple(pretrained.facts["class_names"])
+    return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))
+
+
+def check_start(model: torch.nn.Module, declared: Declared, images: ImageSet) -> None:
+    """Return if a pretrained model, which knows its ``resolution`` and ``channels``, can be trained on the images.
+
+    Raises:
+        UserError: if model, images and declaration do not fit each other, or a weight is not finite.
+    """
     if (model.resolution, model.channels) != images.images.shape[2:]:
         raise UserError(
             f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive "
@@ -325,5 +336,3 @@ def starting_model(pretrained: Weights, declared: Declared, images: ImageSet) ->
         raise UserError(
             "the pretrained model has weights that are not finite; rerun pretrain with a lower learning rate."
         )
-    names = tuple(pretrained.facts["class_names"])
-    return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))

@@ -27,6 +27,11 @@ def test_a_row_trains_what_there_is_and_overrides_only_what_comes_before_a_relea
     assert set(METHODS[name].settings or {}) <= set(OVERRIDABLE)
 
 
+def test_the_table_holds_the_published_gans():
+    policies = {name: method.policy for name, method in METHODS.items() if method.generator == "gan"}
+    assert policies == {"privimage-g": "query", "dpgan-p": "whole", "dpgan": "none"}
+
+
 def test_a_row_is_the_published_policy_unless_told_otherwise():
     assert Method().policy == "query"
 

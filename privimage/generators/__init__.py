@@ -23,10 +23,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from privimage.errors import UserError
-from privimage.generators import diffusion, evolution
+from privimage.generators import diffusion, evolution, gan
 
 GENERATORS: dict[str, ModuleType] = {
     "diffusion": diffusion,  # EDM, in pixels
+    "gan": gan,  # generator and discriminator
     "evolution": evolution,  # what EDM draws, and sensitive images vote on
 }
 

@@ -20,17 +20,20 @@ import yaml
 from privimage.artifacts import ArtifactError, reading
 from privimage.generators import GENERATORS, settings_of
 from privimage.releasing.places import place_in
-from privimage.schema import build
-from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings, SampleSettings, SelectSettings
+from privimage.schema import ConfigError, build
+from privimage.settings import (
+    FinetuneSettings,
+    PretrainSettings,
+    QuerySettings,
+    SampleSettings,
+    SelectSettings,
+)
 
 Keys = Mapping[str, Any]  # key -> what may stand in it: None a plain value, another mapping, a list of one mapping
 
-SETTINGS: dict[str, tuple[type, ...]] = {  # of each stage; of private training, each generator has its own
-    "query": (QuerySettings,),
-    "select": (SelectSettings,),
-    "finetune": tuple(dict.fromkeys(settings_of(name, "finetune", FinetuneSettings) for name in GENERATORS)),
-    "sample": (SampleSettings,),
-}
+TRAINED = tuple(dict.fromkeys(settings_of(name, "finetune", FinetuneSettings) for name in GENERATORS))
+NETWORKS = tuple(dict.fromkeys(type(settings_of(name, "pretrain", PretrainSettings)().network) for name in GENERATORS))
+SETTINGS = {"query": (QuerySettings,), "select": (SelectSettings,), "finetune": TRAINED, "sample": (SampleSettings,)}
 SEEDED = ("select", "sample")  # stages whose settings name their seed too
 PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights",),
            "finetune": ("pretrained", "subset", "query", "weights")}  # fmt: skip
@@ -48,8 +51,7 @@ def _provenance(value: Any, where: str) -> None:
         raise ArtifactError(f"{where} names the stage {stage!r}; expected one of {', '.join(SETTINGS)}.")
     _mapping(settings, f"{where}.settings")
     given = {key: v for key, v in settings.items() if not (key == "seed" and stage in SEEDED and isinstance(v, int))}
-    known = (one for one in SETTINGS[stage] if set(given) <= {field.name for field in fields(one)})
-    build(next(known, SETTINGS[stage][0]), given, f"{where}.settings")
+    _built(SETTINGS[stage], given, f"{where}.settings")
     _keys(parents, dict.fromkeys(PARENTS[stage]), f"{where}.parents")
     for name, sha in parents.items():
         if not re.fullmatch(r"[0-9a-f]{64}", str(sha)):
@@ -58,7 +60,19 @@ def _provenance(value: Any, where: str) -> None:
 
 def _network(value: Any, where: str) -> None:
     _keys(value, {"settings": _any, "resolution": None, "channels": None, "num_labels": None}, where)
-    build(NetworkSettings, value.get("settings", {}), f"{where}.settings")
+    _built(NETWORKS, value.get("settings", {}), f"{where}.settings")
+
+
+def _built(kinds: tuple[type, ...], value: Any, where: str) -> None:
+    """Return if these are settings of one of the kinds; the error is the first kind's."""
+    for kind in reversed(kinds):
+        try:
+            build(kind, value, where)
+        except ConfigError:
+            if kind is kinds[0]:
+                raise
+        else:
+            return
 
 
 def _synthetic(value: Any, where: str) -> None:
