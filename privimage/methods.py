@@ -49,4 +49,10 @@ METHODS: dict[str, Method] = {
     "pdp": Method(policy="whole"),  # PDP-Diffusion, Ghalebikesabi et al. 2023: the whole public set
     "pe": Method(policy="whole", generator="evolution"),  # Private Evolution (DPSDA), Lin et al., ICLR 2024
     "scratch": Method(policy="none"),  # DPDM, Dockhorn et al., TMLR 2023: no public data
+    "dp-ldm": Method(  # Liu et al. 2023: latent diffusion, of which attention and conditioning are trained privately
+        policy="whole", generator="latent", settings={"finetune": {"trained": "attention"}}
+    ),
+    "dp-lora": Method(  # Tsai et al., ICCV 2025: the same, of which low-rank adapters are
+        policy="whole", generator="latent", settings={"finetune": {"trained": "lora"}}
+    ),
 }

@@ -21,7 +21,7 @@ NEVER_IMPORTED = ("snakemake", "pickle", "cPickle", "cloudpickle", "dill", "jobl
 NEVER_CALLED = ("eval", "exec", "torch.load", "torch.jit.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
 MAY_CALL = {("metrics.torchscript", "torch.jit.load")}  # which looks through the program first
 STRANGERS = (("diffusion", "privacy"), ("privacy", "diffusion"))  # the first never imports the second
-WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "evolution.loop", "generators.diffusion",
+WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "evolution.loop", "generators.diffusion", "generators.latent",
                                  "private_gan_training", "private_training"}  # fmt: skip
 WRITERS = {"artifacts", "checkpoints", "data.fetch", "feature_sets", "gpus", "metrics.torchscript", "privacy.ledger",
            "privacy.randomness", "process", "ranks", "releasing.image_folder", "releasing.parquet",
