@@ -34,6 +34,7 @@ from privimage.schema import plain
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings
 
 VERSION = 1
+ADAPTERS_SEED = 0  # any: where adapters start is public and does not bear on what is audited
 
 
 def run(
@@ -94,7 +95,7 @@ def main() -> None:
     pretrained, images = Weights.read(args.pretrained, "diffusion"), ImageSet.read(args.images)
     statement = PrivacyStatement.read(args.privacy)
     event = _training(statement, trained, parents["pretrained"])
-    model = starting_model(pretrained, declared, images)
+    model = starting_model(pretrained, declared, images, trained, ADAPTERS_SEED)
     mechanism = Mechanism(trained, event.noise_multiplier, declared.num_images, unkept_key(), compute)
     run(model, images, mechanism, settings, statement.delta, provenance).write(args.result)
 

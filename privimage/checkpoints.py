@@ -97,21 +97,6 @@ class Checkpoint:
         shutil.rmtree(self.folder)
 
 
-class Part:
-    """One part of a checkpoint, as a checkpoint of its own."""
-
-    def __init__(self, checkpoint: Checkpoint, part: int) -> None:
-        self.checkpoint, self.part = checkpoint, part
-
-    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        """As ``Checkpoint.save``."""
-        self.checkpoint.save(tensors, state, self.part)
-
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """As ``Checkpoint.load``."""
-        return self.checkpoint.load(self.part)
-
-
 class Every:
     """When to save: at most once in ``seconds``, and as soon as the stage is to stop."""
 

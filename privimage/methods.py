@@ -52,4 +52,10 @@ METHODS: dict[str, Method] = {
     "privimage-g": Method(policy="query", query="default", generator="gan"),  # PrivImage+G, Li et al. 2024
     "dpgan-p": Method(policy="whole", generator="gan"),  # DPGAN pretrained on the whole public set, Li et al. 2024
     "dpgan": Method(policy="none", generator="gan"),  # DPGAN, Xie et al. 2018: no public data
+    "dp-ldm": Method(  # Liu et al. 2023: latent diffusion, of which attention and conditioning are trained privately
+        policy="whole", generator="latent", settings={"finetune": {"trained": "attention"}}
+    ),
+    "dp-lora": Method(  # Tsai et al., ICCV 2025: the same, of which low-rank adapters are
+        policy="whole", generator="latent", settings={"finetune": {"trained": "lora"}}
+    ),
 }

@@ -21,9 +21,10 @@ from privimage.artifacts import ImageSet, Weights
 from privimage.checkpoints import Checkpoint, Every
 from privimage.compute import DEFAULT, Compute
 from privimage.config import canonical
+from privimage.diffusion.adapters import to_train
 from privimage.diffusion.denoiser import Denoiser, adopt_labels, denoiser_from
 from privimage.diffusion.ema import averaged
-from privimage.diffusion.images import Images
+from privimage.diffusion.images import Encode, Images
 from privimage.diffusion.keyed_noise import keyed_noise
 from privimage.diffusion.loss import NoisyBatch, per_image_loss
 from privimage.diffusion.training import restore_training, training_tensors
@@ -57,9 +58,17 @@ class Mechanism:
 
 
 def run(
-    model: Denoiser, images: ImageSet, mechanism: Mechanism, release: Release | None = None, group: Group = ALONE
+    model: Denoiser,
+    images: ImageSet,
+    mechanism: Mechanism,
+    release: Release | None = None,
+    group: Group = ALONE,
+    encode: Encode | None = None,
 ) -> tuple[Denoiser, Denoiser, Curve]:
     """The model after all steps, the average of its weights, and the curve; ``model`` is changed in place.
+
+    Weights that require no gradient are no part of it. For a model of latents, ``encode`` makes them of images, each by
+    itself and by what is public, so that an image more is a latent more.
 
     With a ``release``, each step is reserved before sensitive images are read for it, and the run resumes: from its
     last checkpoint where the same steps can be replayed with the same draws, else past every step that was reserved,
@@ -71,7 +80,7 @@ def run(
     model = compute.place(model)
     ema = averaged(model, settings.ema_decay)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
-    data = Images(images.images, images.labels, compute.device)
+    data = Images(images.images, images.labels, compute.device, encode)
     losses = compute.compiled(per_image_loss)
     computers = group.digest(canonical(compute.describe()))
     saves = Saves(release, mechanism, group, computers) if release else None
@@ -108,10 +117,18 @@ def run(
     return model, ema.module, Curve(COLUMNS, tuple(rows))
 
 
-def assist(model: Denoiser, images: ImageSet, settings: FinetuneSettings, compute: Compute, group: Group) -> Denoiser:
+def assist(
+    model: Denoiser,
+    images: ImageSet,
+    settings: FinetuneSettings,
+    compute: Compute,
+    group: Group,
+    encode: Encode | None = None,
+) -> Denoiser:
     """The model that the leader's ``run`` ends with, after this process has computed its share of every step."""
     model = compute.place(model)
-    data, losses = Images(images.images, images.labels, compute.device), compute.compiled(per_image_loss)
+    data = Images(images.images, images.labels, compute.device, encode)
+    losses = compute.compiled(per_image_loss)
     group.digest(canonical(compute.describe()))
     with stopping.deferred():
         while work := group.numbers([]):
@@ -307,27 +324,43 @@ def draw_batch(data: Images, index: np.ndarray, settings: FinetuneSettings, no_l
     )
 
 
-def starting_model(pretrained: Weights, declared: Declared, images: ImageSet) -> Denoiser:
+def starting_model(
+    pretrained: Weights,
+    declared: Declared,
+    images: ImageSet,
+    settings: FinetuneSettings,
+    seed: int,
+    pixels: tuple[int, int] | None = None,
+) -> Denoiser:
     """The pretrained model with an embedding for each sensitive class: where private training starts.
+
+    What is not trained requires no gradient. ``pixels`` are the resolution and the channels of the images that a model
+    of latents is for; a model of images knows its own.
 
     Raises:
         UserError: if model, images and declaration do not fit each other, or a weight is not finite.
     """
     model = denoiser_from(pretrained, "ema")
-    check_start(model, declared, images)
-    names = tuple(pretrained.facts["class_names"])
-    return model if names == declared.class_names else adopt_labels(model, len(declared.class_names))
+    check_start(model, declared, images, pixels)
+    if tuple(pretrained.facts["class_names"]) != declared.class_names:
+        model = adopt_labels(model, len(declared.class_names))
+    return to_train(model, settings.trained, settings.lora_rank, seed)
 
 
-def check_start(model: torch.nn.Module, declared: Declared, images: ImageSet) -> None:
+def check_start(
+    model: torch.nn.Module, declared: Declared, images: ImageSet, pixels: tuple[int, int] | None = None
+) -> None:
     """Return if a pretrained model, which knows its ``resolution`` and ``channels``, can be trained on the images.
+
+    ``pixels``: as in ``starting_model``.
 
     Raises:
         UserError: if model, images and declaration do not fit each other, or a weight is not finite.
     """
-    if (model.resolution, model.channels) != images.images.shape[2:]:
+    resolution, channels = pixels or (model.resolution, model.channels)
+    if (resolution, channels) != images.images.shape[2:]:
         raise UserError(
-            f"the pretrained model is for {model.resolution} pixels and {model.channels} channels, the sensitive "
+            f"the pretrained model is for {resolution} pixels and {channels} channels, the sensitive "
             f"images have {images.images.shape[2]} and {images.images.shape[3]}; use one public row for both."
         )
     if images.class_names != declared.class_names:

@@ -200,6 +200,13 @@ class FinetuneSettings:
     label_dropout: float = setting(0.1, "Probability of replacing a label by 'none', for guidance.", minimum=0, below=1)
     P_mean: float = setting(-1.2, "Mean of ln(sigma) in training.", source=EDM)
     P_std: float = setting(1.2, "Standard deviation of ln(sigma) in training.", above=0, source=EDM)
+    trained: Literal["all", "attention", "lora"] = setting(
+        "all",
+        "What is trained, and gets noise: all weights; those of attention and of what tells blocks the label and the "
+        "noise level; or low-rank adapters beside these, and the embedding of labels. The rest stays as pretrained.",
+        source="Liu et al. 2023 (DP-LDM): attention; Tsai et al. 2025 (DP-LoRA): lora",
+    )
+    lora_rank: int = setting(4, "Rank of the adapters.", minimum=1)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def new_denoiser(settings: NetworkSettings, resolution: int, channels: int, num_
 
 
 def denoiser_from(weights: Weights, group: str) -> Denoiser:
-    """The denoiser that an artifact holds; ``group`` is ``raw`` or ``ema``.
+    """The denoiser that an artifact holds, beside an autoencoder perhaps; ``group`` is ``raw`` or ``ema``.
 
     Raises:
         ArtifactError: if the weights do not fit the network that the artifact describes.
@@ -89,4 +89,5 @@ def forget_labels(model: Denoiser) -> None:
 
 
 def _network(described: Mapping[str, Any]) -> dict[str, Any]:
-    return {**described, "settings": build(NetworkSettings, described["settings"], "network")}
+    shape = {name: described[name] for name in ("resolution", "channels", "num_labels")}
+    return {"settings": build(NetworkSettings, described["settings"], "network"), **shape}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,13 +24,24 @@ def sampled(model: Denoiser, settings: SampleSettings, compute: Compute, labels:
 
 def drawer_of(model: Denoiser, settings: SampleSettings, compute: Compute) -> Drawer:
     """Images in bytes, each from noise of the generator alone."""
+    return latent_drawer(model, lambda x: x, (model.resolution, model.resolution, model.channels), settings, compute)
+
+
+def latent_drawer(
+    model: Denoiser,
+    decode: Callable[[Tensor], Tensor],
+    shape: tuple[int, int, int],
+    settings: SampleSettings,
+    compute: Compute,
+) -> Drawer:
+    """Images of a shape (H, W, C) in bytes, each decoded from what the model makes of the generator's noise."""
     model = compute.place(model).eval().requires_grad_(False)
 
     def draw(labels: Tensor, first: int, generator: torch.Generator) -> Tensor:
-        shape = (len(labels), model.channels, model.resolution, model.resolution)
-        return to_bytes(sampled(model, settings, compute, labels, torch.randn(shape, generator=generator)))
+        noise = torch.randn((len(labels), model.channels, model.resolution, model.resolution), generator=generator)
+        return to_bytes(decode(sampled(model, settings, compute, labels, noise)))
 
-    return Drawer((model.resolution, model.resolution, model.channels), draw)
+    return Drawer(shape, draw)
 
 
 def to_bytes(x: Tensor) -> Tensor:

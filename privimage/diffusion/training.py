@@ -56,11 +56,12 @@ def train(
     compute: Compute,
     group: Group = ALONE,
     encode: Encode | None = None,
+    part: int = 0,
 ) -> Denoiser:
     """``model`` is trained in place; returned is the moving average of its weights. Both are the same in all processes.
 
     Shapes: ``images`` uint8 [M, H, W, C], memory-mapped, of which those at ``index`` [N] are used; ``labels``
-    int64 [N]. ``checkpoint`` is the leader's. ``encode`` turns images into what the model is of.
+    int64 [N]. ``checkpoint`` is the leader's, of which ``part`` is this training's. ``encode`` turns images into what the model is of.
 
     Raises:
         UserError: if the weights are no longer finite.
@@ -74,7 +75,7 @@ def train(
         generator = generator_for(seed, step, device=compute.device)
         return _draw(data, index, settings, model.num_labels, generator, group)
 
-    return descend(model, _Losses(model, compute), draw, settings, "pretrain", checkpoint, compute, group)
+    return descend(model, _Losses(model, compute), draw, settings, "pretrain", checkpoint, compute, group, part)
 
 
 def descend(

@@ -23,12 +23,13 @@ from __future__ import annotations
 from types import ModuleType
 
 from privimage.errors import UserError
-from privimage.generators import diffusion, evolution, gan
+from privimage.generators import diffusion, evolution, gan, latent
 
 GENERATORS: dict[str, ModuleType] = {
     "diffusion": diffusion,  # EDM, in pixels
     "gan": gan,  # generator and discriminator
     "evolution": evolution,  # what EDM draws, and sensitive images vote on
+    "latent": latent,  # EDM, in an autoencoder's latents
 }
 
 DRAWN_BY = {generator.PRIVATE: generator for generator in GENERATORS.values()}  # by the kind of weights

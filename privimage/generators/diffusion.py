@@ -40,18 +40,19 @@ def pretrain(task: Pretraining) -> Made:
 
 
 def prepare(task: PrivateTask) -> Denoiser:
-    """The pretrained model with an embedding for each sensitive class."""
+    """The pretrained model with an embedding for each sensitive class, of which a part may be all that is trained."""
     from privimage.private_training import starting_model
 
-    return starting_model(task.pretrained, task.declared, task.images)
+    return starting_model(task.pretrained, task.declared, task.images, task.settings, task.seed)
 
 
 def finetune(start: Denoiser, task: PrivateTask, mechanism: Mechanism, release: Release) -> tuple[Made, Curve]:
     """The model after DP-SGD."""
+    from privimage.diffusion.adapters import merged
     from privimage.private_training import run
 
     model, ema, curve = run(start, task.images, mechanism, release, task.group)
-    return _made(model, ema, {"class_names": list(task.declared.class_names)}), curve
+    return _made(merged(model), merged(ema), {"class_names": list(task.declared.class_names)}), curve
 
 
 def assist(start: Denoiser, task: PrivateTask) -> None:

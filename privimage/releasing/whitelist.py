@@ -11,13 +11,13 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from privimage.artifacts import ArtifactError, reading
+from privimage.diffusion.autoencoder_settings import AutoencoderSettings
 from privimage.generators import GENERATORS, settings_of
 from privimage.releasing.places import place_in
 from privimage.schema import ConfigError, build
@@ -59,8 +59,11 @@ def _provenance(value: Any, where: str) -> None:
 
 
 def _network(value: Any, where: str) -> None:
-    _keys(value, {"settings": _any, "resolution": None, "channels": None, "num_labels": None}, where)
+    shape = dict.fromkeys(("resolution", "channels", "num_labels"))
+    _keys(value, {"settings": _any, **shape, "autoencoder": {"settings": _any, "channels": None}}, where)
     _built(NETWORKS, value.get("settings", {}), f"{where}.settings")
+    if "autoencoder" in value:
+        build(AutoencoderSettings, value["autoencoder"].get("settings", {}), f"{where}.autoencoder.settings")
 
 
 def _built(kinds: tuple[type, ...], value: Any, where: str) -> None:
@@ -127,6 +130,7 @@ CHUNKS = (b"IHDR", b"IDAT", b"IEND")  # of PNG: no text, no time, no profile
 COLUMNS = {"image.bytes", "image.path", "label"}  # of Parquet
 SCHEMA_METADATA = {b"huggingface"}
 TENSORS = r"(raw|ema)\.[\w.]+"
+AUTOENCODER = r"autoencoder\.[\w.]+"  # of public images, beside a model of latents
 MEMBER = r"train/[^/\\]+/\d+\.png"  # of the zip
 PARQUET = r"data/train-\d{5}-of-\d{5}\.parquet"
 
@@ -169,6 +173,8 @@ def check_safetensors(path: Path) -> None:
         _names(names, DATASETS, f"{path}: tensor")
         return
     _keys(metadata, MODEL, Path(path).name)
+    if "autoencoder" in metadata.get("network", {}):
+        names = {name for name in names if not re.fullmatch(AUTOENCODER, name)}
     strange = {name for name in names if not re.fullmatch(TENSORS, name)}
     strange |= {name for name in names - strange if {f"raw.{name[4:]}", f"ema.{name[4:]}"} - names}
     if strange:
