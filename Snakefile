@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                       the default run (config/config.yaml)
 #   snakemake --cores 2 --configfile config/mine.yaml         the same, with your settings merged over it
 #   snakemake --cores 2 -R pretrain                           one stage again, and what follows from it
-#   snakemake --cores 2 --configfile config/ablations.yaml ablations    also: study, paper; see docs/methods.md
+#   snakemake ablations --cores 2 --configfile config/ablations.yaml    also: study, paper; see docs/methods.md
 #
 # Rules call `python -m privimage.<stage>`; a rule knows paths, a module knows mathematics.
 

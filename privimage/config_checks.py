@@ -167,7 +167,7 @@ def _check_quality(config: Config, label: str, row: Dataset) -> None:
         path = config.networks[name].path
         if label in config.run.datasets and path and not Path(path).is_file():
             raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
-    if wanted and wanted > drawn:
+    if label in config.run.datasets and wanted and wanted > drawn:
         raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
 
 
