@@ -1,7 +1,7 @@
 """Ablations: each value of one setting becomes a method of its own, overlaid on the row that is ablated. No torch.
 
-A value `50` of the ablation `query-noise` is the method `query-noise.50`, and reads a query of that name where the setting
-is the query's. A value that the ablated method has anyway is that method: it is not trained, nor paid for, twice.
+A value `50` of the ablation `query-noise` is the method `query-noise.50`, and reads a query of that name where the
+setting is the query's. A value that the ablated method has anyway is that method: it is trained and paid for once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def expand(config: Config) -> Config:
         labels = [label_of(name, value) for value in row.values]
         for label, value in zip(labels, row.values):
             if labels.count(label) > 1 or label in config.methods:
-                raise ConfigError(f"`ablations.{name}.values` gives the name `{label}` twice; expected each value once.")
+                raise ConfigError(
+                    f"`ablations.{name}.values` gives the name `{label}` twice; expected each value once."
+                )
             config = _with_method(config, name, label, value)
     return config
 

@@ -17,7 +17,7 @@ from privimage.methods import OVERRIDABLE
 from privimage.networks import NETWORKS, Network
 from privimage.releasing.places import place_in
 from privimage.rows import Dataset, Public, epsilon_label
-from privimage.schema import ConfigError, build, known, overlay, plain
+from privimage.schema import ConfigError, known
 
 if TYPE_CHECKING:
     from privimage.config import Config
@@ -90,8 +90,8 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
         query = config.query(label, name)
         if query.top_k > public.num_classes:
             raise ConfigError(
-                f"`queries.{name}.top_k` is {query.top_k} for `{label}`; expected at most the {public.num_classes} classes of "
-                f"the public set `{row.public}`."
+                f"`queries.{name}.top_k` is {query.top_k} for `{label}`; expected at most the "
+                f"{public.num_classes} classes of the public set `{row.public}`."
             )
         per_class = row.num_images / len(row.class_names)
         if label in config.run.datasets and name in read and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:

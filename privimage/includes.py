@@ -31,8 +31,6 @@ def included(config: Mapping[str, Any], root: str | Path) -> list[Path]:
         except (yaml.YAMLError, UnicodeDecodeError):
             raise ConfigError(f"`include` names {name!r}, which is no YAML; name a configuration file.") from None
         if not isinstance(held, dict) or "include" in held:
-            raise ConfigError(
-                f"`include` names {name!r}, which {'includes others' if isinstance(held, dict) else 'holds no settings'};"
-                " name all of them in the file that is run."
-            )
+            why = "includes others" if isinstance(held, dict) else "holds no settings"
+            raise ConfigError(f"`include` names {name!r}, which {why}; name settings' files in the one that is run.")
     return [Path(root) / name for name in named]

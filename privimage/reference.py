@@ -41,8 +41,8 @@ The file has three kinds of parts:
 
 - `run` says **what runs**, as lists: every combination of its data sets, methods, epsilons and seeds.
 - The **tables** `publics`, `datasets`, `queries`, `methods`, `networks` and `ablations` are catalogues of named rows. A
-  row that nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query function;
-  sensitive sets that name the same row share it.
+  row that nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query
+  function; sensitive sets that name the same row share it.
 - The **sections**, one a stage, hold that stage's defaults. A row overrides them under the section's own name, and
   only in what differs:
 

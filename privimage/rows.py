@@ -80,7 +80,9 @@ class Dataset(s.Place):
 class Ablation:
     """One setting of a method at several values, each of which is a method of its own: `<ablation>.<value>`."""
 
-    method: str = setting(REQUIRED, "Row of `methods` that is ablated; what the ablation does not name stays as it has it.")
+    method: str = setting(
+        REQUIRED, "Row of `methods` that is ablated; what the ablation does not name stays as it has it."
+    )
     values: tuple[Any, ...] = setting(REQUIRED, "Its values. That which the method has anyway is the method itself.")
     epsilons: tuple[float, ...] | None = setting(
         None, "Privacy budgets at which it varies; none: those of `run`, or the values where `epsilon` varies.", above=0

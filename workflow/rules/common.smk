@@ -14,10 +14,8 @@ from privimage.stopping import this_process
 # A prefix replaces Snakemake's own strictness. The trap has the shell wait for a stage that was told to stop and saves.
 shell.prefix("set -euo pipefail; umask 077; trap : TERM INT; ")
 try:
-    for included_file in included(config, workflow.basedir):  # merged before the command line's files, which stay on top
-
-        configfile: included_file
-
+    for included_file in included(config, workflow.basedir):  # merged under the command line's files, which stay on top
+        workflow.configfile(included_file)
     CONFIG = load(config)
 except UserError as error:
     raise SystemExit(f"error: {error}") from None  # a WorkflowError would bring three lines of traceback along

@@ -16,7 +16,7 @@ from privimage.rows import epsilon_label
 
 
 def ablation_figure(setting: str, rows: Sequence[Row], metrics: Sequence[str]) -> bytes:
-    """A panel a metric as PNG; ``value`` of the rows stands across, in their order, evenly spaced, a line an epsilon."""
+    """A panel a metric as PNG: the rows' ``value`` across, in their order, evenly spaced; a line an epsilon."""
     values = list(dict.fromkeys(row["value"] for row in rows))
     varied = setting == "epsilon"
     epsilons = [None] if varied else sorted({row["epsilon"] for row in rows})
