@@ -3,6 +3,7 @@
 #   snakemake --cores 2                                       the default run (config/config.yaml)
 #   snakemake --cores 2 --configfile config/mine.yaml         the same, with your settings merged over it
 #   snakemake --cores 2 -R pretrain                           one stage again, and what follows from it
+#   snakemake ablations --cores 2 --configfile config/ablations.yaml    also: study, paper; see docs/methods.md
 #
 # Rules call `python -m privimage.<stage>`; a rule knows paths, a module knows mathematics.
 
@@ -32,6 +33,31 @@ rule all:
     localrule: True
 
 
+rule ablations:
+    input:
+        [
+            f"results/{dataset}/internal/ablation/{ablation}.{end}"
+            for dataset in CONFIG.run.datasets
+            for ablation in CONFIG.run.ablations or ()
+            for end in ("csv", "png")
+        ],
+    localrule: True
+
+
+rule study:
+    input:
+        expand("results/{dataset}/internal/table.csv", dataset=CONFIG.run.datasets),
+        rules.ablations.input,
+    localrule: True
+
+
+rule paper:
+    input:
+        rules.study.input,
+        expand("results/{dataset}/internal/paper.csv", dataset=CONFIG.run.datasets),
+    localrule: True
+
+
 include: "workflow/rules/images.smk"
 include: "workflow/rules/public.smk"
 include: "workflow/rules/releases.smk"
@@ -41,6 +67,7 @@ include: "workflow/rules/accuracy.smk"
 include: "workflow/rules/attacks.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/tabulate.smk"
 
 
 onstart:

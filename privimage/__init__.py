@@ -21,11 +21,13 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     statements   all privacy statements of a set -> one file, for the cards
     release      what may leave, of one model       -> a folder to hand out
     report       everything above                -> one page to release, one for the owner
+    tabulate     measurements of releases        -> one table, and a picture               (not private)
 
 Nouns are parts, which know nothing of stages:
 
     config       the settings, typed; the JSON schema and the reference are generated from it
     methods      the table of methods: which public data each one uses, and what it releases
+    ablations    settings that vary, as further rows of that table
     networks     the table of feature networks: through whose eyes images are compared
     artifacts    the files that stages hand to each other, one class a file
     measurements the files of measuring stages; `feature_sets`: what a network saw in a set of images

@@ -16,12 +16,13 @@ from typing import Any
 
 from privimage import evaluation_settings as e
 from privimage import settings as s
+from privimage.ablations import expand
 from privimage.config_checks import check
 from privimage.errors import UserError
 from privimage.methods import METHODS, Method
 from privimage.networks import NETWORKS, Network
-from privimage.rows import Dataset, GeneratorSettings, Public, Run
-from privimage.schema import ConfigError, build, plain, schema_of, validate
+from privimage.rows import Ablation, Dataset, GeneratorSettings, Public, Run
+from privimage.schema import ConfigError, build, overlay, plain, schema_of, validate
 
 SECTIONS: dict[str, type] = {
     "preprocess": s.PreprocessSettings,
@@ -46,6 +47,7 @@ TABLES: dict[str, type] = {
     "queries": s.QuerySettings,
     "methods": Method,
     "networks": Network,
+    "ablations": Ablation,
 }
 RESERVED = {  # folders of the results that a row's own folder would run into, and rows that are always there
     "datasets": ("public", "internal", "ablation", "real"),
@@ -64,6 +66,7 @@ class Config:
     queries: dict[str, s.QuerySettings]
     methods: dict[str, Method]
     networks: dict[str, Network]
+    ablations: dict[str, Ablation]
     state_dir: str
     warnings: tuple[str, ...] = field(default=())
 
@@ -96,9 +99,14 @@ class Config:
         row = self.datasets[dataset]
         return row.accuracy.validation_epsilons if len(row.class_names) > 1 else ()
 
-    def query(self, name: str) -> dict[str, Any]:
-        """The settings of one row of queries, as JSON-like data."""
-        return plain(self.queries[name])
+    def query(self, dataset: str, name: str) -> s.QuerySettings:
+        """One row of queries for a data set: overridden by its row.
+
+        Raises:
+            ConfigError: if the row overrides what is not there.
+        """
+        own = (self.datasets[dataset].queries or {}).get(name, {})
+        return build(s.QuerySettings, overlay(plain(self.queries[name]), own), f"datasets.{dataset}.queries.{name}")
 
     def sampling(self, dataset: str, method: str) -> dict[str, Any]:
         """The settings of `sample` for one method on a data set, as JSON-like data."""
@@ -131,7 +139,7 @@ class Config:
         row, method_row = self.datasets[dataset], self.methods[method]
         own = getattr(row.generators, method_row.generator, None)
         base = getattr(own, section, None) or getattr(row, section)
-        overlaid = _overlay(plain(base), (method_row.settings or {}).get(section, {}))
+        overlaid = overlay(plain(base), (method_row.settings or {}).get(section, {}))
         return build(type(base), overlaid, f"methods.{method}.settings.{section}")
 
 
@@ -146,7 +154,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     for table, row_class in (("publics", Public), ("datasets", Dataset)):
         names = [name for name in SECTIONS if name in row_class.__dataclass_fields__]
         for label, row in merged[table].items():
-            merged[table][label] = {**row, **{n: _overlay(raw[n], row.get(n, {})) for n in names}}
+            merged[table][label] = {**row, **{n: overlay(raw[n], row.get(n, {})) for n in names}}
     for table in ("publics", "datasets", "networks"):
         for label, row in merged.get(table, {}).items():
             if row.get("path"):
@@ -168,9 +176,11 @@ def load(raw: Mapping[str, Any]) -> Config:
         queries=rows["queries"],
         methods={**METHODS, **rows["methods"]},
         networks={**rows["networks"], **NETWORKS},
+        ablations=rows["ablations"],
         state_dir=_folder("state_dir", raw.get("state_dir", "state")),
     )
-    return Config(**{**config.__dict__, "warnings": tuple(check(config))})
+    config = expand(config)
+    return replace(config, warnings=tuple(check(config)))
 
 
 def config_schema() -> dict[str, Any]:
@@ -181,6 +191,7 @@ def config_schema() -> dict[str, Any]:
     }
     sections = {n: {**schema_of(cls), "description": (cls.__doc__ or "").strip()} for n, cls in SECTIONS.items()}
     state = {"type": "string", "description": "Folder of checkpoints, keys and the odometer; outlives results."}
+    include = {"type": "array", "items": {"type": "string"}, "description": "Files that are merged before this one."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "privimage configuration",
@@ -192,6 +203,7 @@ def config_schema() -> dict[str, Any]:
             **tables,
             **sections,
             "state_dir": state,
+            "include": include,
         },
     }
 
@@ -205,14 +217,6 @@ def stage_version(stage: str) -> int:
     """The ``VERSION`` of a stage's module, read without importing it (torch takes seconds)."""
     text = (Path(__file__).parent / f"{stage}.py").read_text(encoding="utf-8")
     return int(re.search(r"^VERSION = (\d+)$", text, flags=re.MULTILINE).group(1))
-
-
-def _overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in extra.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _overlay(out[key], value) if both else value
-    return out
 
 
 def _folder(key: str, path: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import sqrt
 from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from privimage import ablations
 from privimage import evaluation_settings as e
 from privimage import settings as s
 from privimage.data.published import PUBLISHED
@@ -17,7 +17,7 @@ from privimage.methods import OVERRIDABLE
 from privimage.networks import NETWORKS, Network
 from privimage.releasing.places import place_in
 from privimage.rows import Dataset, Public, epsilon_label
-from privimage.schema import ConfigError
+from privimage.schema import ConfigError, known
 
 if TYPE_CHECKING:
     from privimage.config import Config
@@ -30,16 +30,17 @@ def check(config: Config) -> Iterable[str]:
         ("run.methods", config.run.methods, config.methods),
     ):
         for name in wanted:
-            _known(key, name, table)
+            known(key, name, table)
     for name in config.run.first_seed_only or ():
-        _known("run.first_seed_only", name, dict.fromkeys(config.run.methods))
-    for key in ("datasets", "methods", "epsilons", "seeds"):
-        values = getattr(config.run, key)
+        known("run.first_seed_only", name, dict.fromkeys((*config.run.methods, *(config.run.ablations or ()))))
+    for key in ("datasets", "methods", "epsilons", "seeds", "ablations"):
+        values = getattr(config.run, key) or ()
         if len(set(values)) != len(values):
             raise ConfigError(f"`run.{key}` is {list(values)}; expected each entry once.")
-    for epsilon in config.run.epsilons:
+    for epsilon in ablations.epsilons(config):
         if float(epsilon_label(epsilon)) != epsilon:
             raise ConfigError(f"`run.epsilons` has {epsilon!r}; expected at most six digits, as paths spell them.")
+    ablations.check(config)
     for label, method in config.methods.items():
         if (method.policy == "query") != (method.query is not None):
             raise ConfigError(
@@ -47,16 +48,16 @@ def check(config: Config) -> Iterable[str]:
                 "the policy `query` needs a row of `queries`, the others take none."
             )
         if method.query is not None:
-            _known(f"methods.{label}.query", method.query, config.queries)
-        _known(f"methods.{label}.generator", method.generator, GENERATORS)
+            known(f"methods.{label}.query", method.query, config.queries)
+        known(f"methods.{label}.generator", method.generator, GENERATORS)
         for section in method.settings or {}:
-            _known(f"methods.{label}.settings", section, dict.fromkeys(OVERRIDABLE))
+            known(f"methods.{label}.settings", section, dict.fromkeys(OVERRIDABLE))
     for label, network in config.networks.items():
         _check_network(label, network)
     for label, row in config.publics.items():
         check_source(f"publics.{label}", row)
     for label, row in config.datasets.items():
-        _known(f"datasets.{label}.public", row.public, config.publics)
+        known(f"datasets.{label}.public", row.public, config.publics)
         if row.class_names is None:  # of a row that is not run
             continue
         yield from _check_dataset(config, label, row)
@@ -83,12 +84,14 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
     if label in config.run.datasets and row.delta * row.num_images > 0.1:
         yield f"`{where}.delta` is {row.delta:g}, above a tenth of 1/num_images = {0.1 / row.num_images:.3g}."
     read = {config.methods[method].query for method in config.run.methods}
+    for name in row.queries or {}:
+        known(f"{where}.queries", name, config.queries)
     for name in sorted({m.query for m in config.methods.values() if m.query}):
-        query = config.queries[name]
+        query = config.query(label, name)
         if query.top_k > public.num_classes:
             raise ConfigError(
-                f"`queries.{name}.top_k` is {query.top_k}; expected at most the {public.num_classes} classes of "
-                f"the public set `{row.public}`."
+                f"`queries.{name}.top_k` is {query.top_k} for `{label}`; expected at most the "
+                f"{public.num_classes} classes of the public set `{row.public}`."
             )
         per_class = row.num_images / len(row.class_names)
         if label in config.run.datasets and name in read and sqrt(query.top_k) * query.noise_multiplier > per_class / 8:
@@ -160,11 +163,11 @@ def _check_quality(config: Config, label: str, row: Dataset) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(f"{key}.networks` is {list(names)}; expected each entry once.")
     for name in names:
-        _known(f"datasets.{label}.quality.networks", name, config.networks)
+        known(f"datasets.{label}.quality.networks", name, config.networks)
         path = config.networks[name].path
         if label in config.run.datasets and path and not Path(path).is_file():
             raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
-    if wanted and wanted > drawn:
+    if label in config.run.datasets and wanted and wanted > drawn:
         raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
 
 
@@ -220,10 +223,3 @@ def check_source(where: str, row: Any) -> None:
             )
     if row.source == "emnist" and row.variant is None:
         raise ConfigError(f"`{where}.variant` is missing; name the variant of EMNIST to read, such as `letters`.")
-
-
-def _known(key: str, name: str, table: Mapping[str, Any]) -> None:
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
-        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(table))}."
-        raise ConfigError(f"`{key}` names `{name}`, which is not in its table; {hint}")

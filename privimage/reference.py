@@ -34,12 +34,15 @@ overlay holds only what differs (a list replaces a list as a whole):
 
     snakemake --cores 2 --configfile config/mine.yaml
 
+A file may begin with `include: [config/cifar10.yaml]`, paths from the checkout's root: those files are merged over the
+default first, in their order, then the file itself, then what `--config` says. Included files include none.
+
 The file has three kinds of parts:
 
 - `run` says **what runs**, as lists: every combination of its data sets, methods, epsilons and seeds.
-- The **tables** `publics`, `datasets`, `queries`, `methods` and `networks` are catalogues of named rows. A row that
-  nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query function;
-  sensitive sets that name the same row share it.
+- The **tables** `publics`, `datasets`, `queries`, `methods`, `networks` and `ablations` are catalogues of named rows. A
+  row that nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query
+  function; sensitive sets that name the same row share it.
 - The **sections**, one a stage, hold that stage's defaults. A row overrides them under the section's own name, and
   only in what differs:
 
@@ -109,7 +112,7 @@ def _type(kind: Any) -> str:
         return " or ".join(f"`{value}`" for value in args)
     if origin in UNIONS:
         return " or ".join("null" if arg is type(None) else _type(arg) for arg in args)
-    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[kind]
+    return {Any: "any value", bool: "true or false", int: "whole number", float: "number", str: "text"}[kind]
 
 
 def _default(f: Field[Any]) -> str:

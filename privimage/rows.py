@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, make_dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from privimage import evaluation_settings as e
 from privimage import settings as s
@@ -63,6 +63,7 @@ class Dataset(s.Place):
     select: s.SelectSettings = setting(s.SelectSettings(), "Overrides of `select`.")
     pretrain: s.PretrainSettings = setting(s.PretrainSettings(), "Overrides of `pretrain`.")
     finetune: s.FinetuneSettings = setting(s.FinetuneSettings(), "Overrides of `finetune`.")
+    queries: dict[str, Any] | None = setting(None, "Overrides of rows of `queries`, for this set alone.")
     generators: GeneratorSettings = setting(GeneratorSettings(), "Overrides of `generators`.")
     sample: s.SamplingSettings = setting(s.SamplingSettings(), "Overrides of `sample`.")
     quality: e.QualitySettings = setting(e.QualitySettings(), "Overrides of `quality`.")
@@ -76,6 +77,24 @@ class Dataset(s.Place):
 
 
 @dataclass(frozen=True)
+class Ablation:
+    """One setting of a method at several values, each of which is a method of its own: `<ablation>.<value>`."""
+
+    method: str = setting(
+        REQUIRED, "Row of `methods` that is ablated; what the ablation does not name stays as it has it."
+    )
+    values: tuple[Any, ...] = setting(REQUIRED, "Its values. That which the method has anyway is the method itself.")
+    epsilons: tuple[float, ...] | None = setting(
+        None, "Privacy budgets at which it varies; none: those of `run`, or the values where `epsilon` varies.", above=0
+    )
+    setting: str = setting(  # the last: it hides the function
+        REQUIRED,
+        "What varies: a key of the method's settings, such as `select.classes_per_label` or "
+        "`pretrain.network.base_channels`, of its query, such as `query.noise_multiplier`, or `epsilon`.",
+    )
+
+
+@dataclass(frozen=True)
 class Run:
     """What to run: names of rows, and numbers. Every combination is run."""
 
@@ -84,16 +103,20 @@ class Run:
     epsilons: tuple[float, ...] = setting(REQUIRED, "Privacy budgets; each is a release of its own.", above=0)
     seeds: tuple[int, ...] = setting((0,), "Seeds of initialisation and sampling; never of privacy noise.", minimum=0)
     first_seed_only: tuple[str, ...] | None = setting(
-        None, "Methods that are run with the first of the seeds alone; none: all with every seed."
+        None, "Methods and ablations that are run with the first of the seeds alone; none: all with every seed."
     )
+    ablations: tuple[str, ...] | None = setting(None, "Rows of `ablations`, for the target of that name; none: none.")
+
+    def seeds_of(self, name: str) -> tuple[int, ...]:
+        """The seeds with which a method or an ablation is run."""
+        return self.seeds[:1] if name in (self.first_seed_only or ()) else self.seeds
 
     def releases(self) -> list[tuple[str, int, float]]:
         """Method, seed and epsilon of everything that is run on each data set, in order."""
-        once = self.first_seed_only or ()
         return [
             (method, seed, epsilon)
             for method in self.methods
-            for seed in (self.seeds[:1] if method in once else self.seeds)
+            for seed in self.seeds_of(method)
             for epsilon in self.epsilons
         ]
 

@@ -65,6 +65,15 @@ def build(cls: type, value: Mapping[str, Any], where: str = "") -> Any:
     return _build(cls, value)
 
 
+def overlay(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with what the other holds merged over it, key by key; a list replaces a list as a whole."""
+    out = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = overlay(out[key], value) if both else value
+    return out
+
+
 def plain(value: Any) -> Any:
     """The JSON-like data of a settings dataclass, every default spelt out."""
     if is_dataclass(value):
@@ -72,6 +81,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     return value
+
+
+def known(key: str, name: str, table: Mapping[str, Any]) -> None:
+    """Return if the table has a row of that name.
+
+    Raises:
+        ConfigError: if not; it names what is near.
+    """
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(table))}."
+        raise ConfigError(f"`{key}` names `{name}`, which is not in its table; {hint}")
 
 
 def _build(kind: Any, value: Any) -> Any:
@@ -99,6 +120,8 @@ def _schema_of_type(kind: Any) -> dict[str, Any]:
     if is_dataclass(kind):
         return schema_of(kind, partial=True)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return {}
     if origin is tuple:
         return {"type": "array", "items": _schema_of_type(args[0]), "minItems": 1, "uniqueItems": False}
     if origin is typing.Literal:

@@ -48,7 +48,8 @@ def keys(cls, prefix):
             yield from keys(type(f.default), f"{prefix}.{f.name}")
 
 
-ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine", "networks": "mine"}
+ROWS = {"publics": "glyphs8", "datasets": "digits", "queries": "default", "methods": "mine", "networks": "mine",
+        "ablations": "mine"}  # fmt: skip
 KEYS = [
     *keys(rows.Run, "run"),
     *(key for name, cls in c.SECTIONS.items() for key in keys(cls, name)),

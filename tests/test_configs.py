@@ -26,7 +26,8 @@ from privimage.settings import DRAWN, ClassifierSettings
 
 FOLDER = ROOT / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text(encoding="utf-8"))
-FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("config", "folder"))
+APART = ("config", "folder", "ablations", "study", "paper")  # the last three: tests/test_ablations.py
+FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in APART)
 
 
 def overlay(name: str) -> dict:
@@ -181,7 +182,7 @@ def test_the_benchmark_selects_five_percent_of_imagenet_and_pretrains_as_long_on
     ratio, epochs = (0.1, 1600) if name == "cifar100" else (0.05, 3200)
     chosen = row.select.classes_per_label * len(row.class_names)
     assert chosen == ratio * public.num_classes
-    assert config.queries["default"].top_k == row.select.classes_per_label
+    assert config.query(name, "default").top_k == row.select.classes_per_label
     images = chosen * 1_281_167 / public.num_classes
     assert row.pretrain.num_steps == pytest.approx(epochs * images / row.pretrain.batch_size, rel=0.01)
 
@@ -200,7 +201,7 @@ def test_the_noise_is_a_little_less_than_the_published_at_each_epsilon(name):
     """By privacy-loss distributions, where the paper's is by RDP (up to 8 % more) and searched to a percent."""
     config = CONFIGS[name]
     row = config.datasets[name]
-    query = event_of(config.queries["default"])
+    query = event_of(config.query(name, "default"))
     for epsilon, published in zip((10, 5, 1), NOISE[name]):
         ours = calibrate(
             [query],

@@ -102,7 +102,7 @@ def read_cells(text: str, *, measured: bool) -> tuple[list[Cell], dict[str, Meas
 def read_benchmarks(text: str) -> dict[str, tuple[float, float]]:
     """Seconds and peak megabytes for each label whose benchmark file exists."""
     paths = {label: Path(path) for label, path in json_of(text, "--benchmarks", dict).items()}
-    return {label: _read_benchmark(path) for label, path in paths.items() if path.exists()}
+    return {label: read_benchmark(path) for label, path in paths.items() if path.exists()}
 
 
 def refuse_internal(paths: Sequence[str | Path]) -> None:
@@ -159,7 +159,7 @@ def _read_measurements(row: Mapping[str, Any]) -> Measurements:
     return Measurements(tuple(Quality.read(Path(path)) for path in row.get("quality", ())), **found)
 
 
-def _read_benchmark(path: Path) -> tuple[float, float]:
+def read_benchmark(path: Path) -> tuple[float, float]:
     """Seconds and megabytes of a Snakemake benchmark's last line; what it could not measure counts as zero."""
     head, *_, last = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line]
     row = dict(zip(head, last, strict=False))

@@ -21,6 +21,8 @@ from privimage.rows import epsilon_label
 
 Row = dict[str, str | int | float | None]
 COORDINATES = ("dataset", "method", "seed", "epsilon", "epsilon_spent", "protocol")
+VARIED = ("setting", "value")  # of an ablation's rows
+SECONDS = "seconds"  # and, of each stage, `seconds_<stage>`
 WIDTH = 100  # characters of a line of text
 REAL = "real"  # the method's name in the rows of the reference, whose training images are the real ones
 
@@ -47,7 +49,7 @@ def rows_of(dataset: str, cells: Sequence[Cell], measured: Measured, seconds: di
     for cell in cells:
         found = measured.of(cell)
         row: Row = {"dataset": dataset, "method": cell.method, "seed": cell.seed, "epsilon": cell.epsilon}
-        row |= {"epsilon_spent": cell.statement.epsilon, **_accuracies(found.accuracy)}
+        row |= {"epsilon_spent": cell.statement.epsilon, **accuracies(found.accuracy)}
         for quality in found.qualities:
             row |= quality.metrics
         if found.memorisation:
@@ -57,13 +59,17 @@ def rows_of(dataset: str, cells: Sequence[Cell], measured: Measured, seconds: di
         rows.append(row | {"seconds": seconds.get(cell.coordinates)})
     for accuracy in measured.references:
         seed = accuracy.provenance.settings.get("seed")
-        rows.append({"dataset": dataset, "method": REAL, "seed": seed, **_accuracies(accuracy)})
+        rows.append({"dataset": dataset, "method": REAL, "seed": seed, **accuracies(accuracy)})
     return rows
 
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """The file exists; an unknown value is an empty field."""
-    columns = [*COORDINATES, *metrics_of(rows), "seconds"]
+    write_rows(path, rows, [*COORDINATES, *metrics_of(rows), SECONDS])
+
+
+def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """The file exists, with these columns; an unknown value is an empty field."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -145,14 +151,15 @@ def _tables(lines: Sequence[Line], heads: dict[str, str], about: Sequence[str]) 
         if _width([*tables[-1], column]) > WIDTH:
             tables.append([names, ["epsilon", *facts["epsilon"]]])
         tables[-1].append(column)
-    return "\n".join(map(_aligned, tables))
+    return "\n".join(map(aligned, tables))
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 2 for column in columns) - 2
 
 
-def _aligned(columns: Sequence[Sequence[str]]) -> str:
+def aligned(columns: Sequence[Sequence[str]]) -> str:
+    """Columns of text under their heads: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in columns]
     rows = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
@@ -170,10 +177,12 @@ def _line(method: str, epsilon: float | None, group: Sequence[Row]) -> Line:
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:
     """Every column but coordinates and times, in the order in which they first appear."""
-    return list(dict.fromkeys(key for row in rows for key in row if key not in (*COORDINATES, "seconds")))
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if key not in (*COORDINATES, *VARIED) and key.partition("_")[0] != SECONDS]
 
 
-def _accuracies(accuracy: Accuracy | None) -> Row:
+def accuracies(accuracy: Accuracy | None) -> Row:
+    """The columns of what classifiers reached: each one's mean, their mean, and by which protocol."""
     if accuracy is None:
         return {}
     each = {f"accuracy_{name}": result["mean"] for name, result in accuracy.classifiers.items()}
@@ -181,7 +190,7 @@ def _accuracies(accuracy: Accuracy | None) -> Row:
 
 
 def _value(key: str, text: str) -> str | int | float | None:
-    if key in ("dataset", "method"):
+    if key in ("dataset", "method", *VARIED):
         return text
     if not text or key == "protocol":
         return text or None

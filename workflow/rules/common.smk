@@ -3,8 +3,10 @@ import os
 import re
 import sys
 
+from privimage import ablations
 from privimage.config import canonical, load, stage_version
 from privimage.errors import UserError
+from privimage.includes import included
 from privimage.rows import epsilon_label
 from privimage.schema import plain
 from privimage.stopping import this_process
@@ -12,6 +14,8 @@ from privimage.stopping import this_process
 # A prefix replaces Snakemake's own strictness. The trap has the shell wait for a stage that was told to stop and saves.
 shell.prefix("set -euo pipefail; umask 077; trap : TERM INT; ")
 try:
+    for included_file in included(config, workflow.basedir):  # merged under the command line's files, which stay on top
+        workflow.configfile(included_file)
     CONFIG = load(config)
 except UserError as error:
     raise SystemExit(f"error: {error}") from None  # a WorkflowError would bring three lines of traceback along
@@ -38,7 +42,8 @@ wildcard_constraints:
     query="|".join(map(re.escape, CONFIG.queries)),
     network="|".join(map(re.escape, CONFIG.networks)),
     num_shards=r"\d+",
-    epsilon="|".join(re.escape(epsilon_label(e)) for e in CONFIG.run.epsilons),
+    epsilon="|".join(re.escape(epsilon_label(e)) for e in ablations.epsilons(CONFIG)),
+    ablation="|".join(map(re.escape, CONFIG.run.ablations or ())) or "(?!)",  # none
     seed="|".join(map(str, CONFIG.run.seeds)),
 
 

@@ -81,7 +81,7 @@ rule query:
         declared=declared,  # a resource: of these constants, those that change the draw are parameters below
         budget=budget,
     params:
-        settings=lambda wildcards: canonical(CONFIG.query(wildcards.query)),
+        settings=lambda wildcards: canonical(plain(CONFIG.query(wildcards.dataset, wildcards.query))),
         class_names=constant("class_names"),
         num_images=constant("num_images"),
         reproducible_noise=constant("reproducible_noise"),

@@ -170,8 +170,12 @@ def cells_flag(internal):
 
 
 def queries(wildcards):
-    names = {CONFIG.methods[method].query for method in CONFIG.run.methods}
-    return [f"results/{wildcards.dataset}/query/{name}.json" for name in sorted(names - {None})]
+    return [f"results/{wildcards.dataset}/query/{name}.json" for name in queries_read()]
+
+
+def queries_read():
+    """The queries that the run's methods read; its ablations may read more."""
+    return sorted({CONFIG.methods[method].query for method in CONFIG.run.methods} - {None})
 
 
 def real_accuracies(wildcards):
@@ -194,7 +198,7 @@ def benchmarks(wildcards):
     ):
         names = names_of_shards(row.preprocess.num_shards)
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
-    files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in CONFIG.queries}
+    files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in queries_read()}
     quality, sample = CONFIG.datasets[wildcards.dataset].quality, CONFIG.datasets[wildcards.dataset].sample
     networks = quality.networks
     for name, shard in product(networks, names_of_shards(quality.num_shards)):  # where there are several

@@ -72,3 +72,10 @@ def svg(figure: Figure) -> bytes:
         buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
     return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
