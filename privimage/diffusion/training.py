@@ -61,7 +61,8 @@ def train(
     """``model`` is trained in place; returned is the moving average of its weights. Both are the same in all processes.
 
     Shapes: ``images`` uint8 [M, H, W, C], memory-mapped, of which those at ``index`` [N] are used; ``labels``
-    int64 [N]. ``checkpoint`` is the leader's, of which ``part`` is this training's. ``encode`` turns images into what the model is of.
+    int64 [N]. ``checkpoint`` is the leader's, of which ``part`` is this training's. ``encode`` turns images into what
+    the model is of.
 
     Raises:
         UserError: if the weights are no longer finite.
