@@ -121,6 +121,26 @@ def _check_methods(config: Config, label: str) -> None:
         shared = [found.get(section, getattr(row, section)) for section in ("select", "pretrain", "sample")]
         if found and method.generator == "diffusion":
             _check_stages(f"methods.{name}.settings", *shared, row, config.publics[row.public])
+        if method.generator == "evolution" and name in config.run.methods:
+            _check_evolution(config, label, name)
+
+
+def _check_evolution(config: Config, label: str, name: str) -> None:
+    """There is a model to draw by, and nobody will want more images than there are once they are paid for."""
+    if config.methods[name].policy == "none":
+        raise ConfigError(
+            f"`methods.{name}.policy` is `none`; expected another with the generator `evolution`, which trains nothing "
+            "and would draw noise."
+        )
+    size, wanted = (
+        config.of_method("finetune", label, name).population_size,
+        config.of_method("sample", label, name).num_images,
+    )
+    if size < wanted:
+        raise ConfigError(
+            f"`datasets.{label}.generators.evolution.finetune.population_size` is {size} for the method `{name}`; "
+            f"expected at least `sample.num_images`, {wanted}: no more images can be drawn than there are."
+        )
 
 
 def _check_stages(

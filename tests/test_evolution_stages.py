@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from small_model import DECLARED, NAMES, images, model
 
@@ -24,6 +26,7 @@ from privimage.artifacts import (
 )
 from privimage.checkpoints import flatten
 from privimage.classifiers.resnet import ResNet
+from privimage.config import load
 from privimage.errors import UserError
 from privimage.generators import GENERATORS
 from privimage.generators.contract import PrivateTask
@@ -32,7 +35,7 @@ from privimage.measurements import Curve
 from privimage.privacy.event import noisy_votes
 from privimage.privacy.ledger import Ledger
 from privimage.releasing import whitelist
-from privimage.schema import plain
+from privimage.schema import ConfigError, plain
 from privimage.settings import ClassifierSettings, QuerySettings, SampleSettings, SelectSettings
 
 SETTINGS = EvolutionSettings(
@@ -180,3 +183,22 @@ def test_a_population_is_drawn_from_in_the_labels_order_alone(made):
     assert drawer.shape == (8, 8, 1)
     with pytest.raises(UserError, match="other labels from image 4"):
         drawer.draw(torch.tensor([1, 0]), 4, torch.Generator())
+
+
+def configured(**changes):
+    raw = yaml.safe_load((Path(__file__).parents[1] / "config" / "config.yaml").read_text(encoding="utf-8"))
+    raw["methods"] = {"votes": {"policy": "whole", "generator": "evolution", **changes}}
+    return raw | {"run": {**raw["run"], "methods": ["votes"]}}
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"settings": {"finetune": {"population_size": 1999}}}, "population_size` is 1999 .*num_images`, 2000"),
+        ({"policy": "none"}, "`methods.votes.policy` is `none`"),
+    ],
+)
+def test_what_would_be_found_missing_once_it_is_paid_for_is_refused_in_the_configuration(changes, sentence):
+    load(configured(settings={"finetune": {"population_size": 2000}}))
+    with pytest.raises(ConfigError, match=sentence):
+        load(configured(**changes))

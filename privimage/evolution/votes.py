@@ -19,8 +19,8 @@ BLOCK = 50_000_000  # distances that are held at once
 
 
 def features(network: nn.Module, images: np.ndarray | Tensor) -> Tensor:
-    """What the classifier's last layer sees in each image: uint8 [N, H, W, C] -> float32 [N, D], on the CPU."""
-    return image_by_image(network.eval(), network.features, images)
+    """What the classifier's last layer sees in each image: uint8 [N, H, W, C] -> float32 [N, D], where it is itself."""
+    return image_by_image(network, network.features, images).to(next(network.parameters()).device)
 
 
 def counted(seen: Tensor, labels: Tensor, candidates: Tensor, candidate_labels: Tensor) -> np.ndarray:
@@ -29,7 +29,8 @@ def counted(seen: Tensor, labels: Tensor, candidates: Tensor, candidate_labels: 
     Shapes: ``seen`` [N, D] with ``labels`` int64 [N]; ``candidates`` [P, D] with ``candidate_labels`` int64 [P], at
     least one of each class.
     """
-    counts = torch.zeros(len(candidates), dtype=torch.int64)
+    labels, candidate_labels = labels.to(seen.device), candidate_labels.to(seen.device)
+    counts = torch.zeros(len(candidates), dtype=torch.int64, device=seen.device)
     for label in labels.unique():
         rivals = torch.nonzero(candidate_labels == label).flatten()  # [M]
         voters = seen[labels == label]
@@ -37,7 +38,7 @@ def counted(seen: Tensor, labels: Tensor, candidates: Tensor, candidate_labels: 
             # Pair by pair, not by a matrix product, whose rounding may depend on the other images.
             distances = torch.cdist(block, candidates[rivals], compute_mode="donot_use_mm_for_euclid_dist")
             counts += torch.bincount(rivals[distances.argmin(dim=1)], minlength=len(counts))
-    return counts.numpy()
+    return counts.cpu().numpy()
 
 
 def chances(noisy: np.ndarray, labels: Tensor, threshold: float) -> Tensor:

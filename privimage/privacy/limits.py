@@ -16,7 +16,7 @@ ALWAYS = (
     "epsilon says nothing of them.",
     "The public images are assumed to share no image and no person with the sensitive ones.",
     "The noise of training is rounded to floating-point numbers and its tails end near 8.2 standard deviations; "
-    "attacks on low-order bits are not excluded. (The noise of a query is drawn exactly, in whole numbers.)",
+    "attacks on low-order bits are not excluded. (The noise of a query, or of votes, is drawn exactly.)",
     "Running times, memory use, crashes and error messages can depend on the sensitive images; whoever watches the "
     "computation is outside the guarantee.",
     "The state folder (keys, checkpoints, odometer) must stay secret while a stage runs. Where it was deleted, or two "
