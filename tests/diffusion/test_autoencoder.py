@@ -1,8 +1,11 @@
 """The autoencoder: learns, codes each image by itself, gives latents their unit, resumes to the same weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from gloo import in_processes
 
 from privimage.artifacts import ArtifactError
 from privimage.checkpoints import Checkpoint
@@ -12,6 +15,7 @@ from privimage.diffusion.autoencoder import Autoencoder, autoencoder_from, new_a
 from privimage.diffusion.autoencoder_settings import AutoencoderSettings
 from privimage.diffusion.images import Images
 from privimage.diffusion.loss import to_float
+from privimage.distributed import ALONE
 
 SETTINGS = AutoencoderSettings(
     base_channels=4, latent_channels=3, num_steps=6, batch_size=8, learning_rate=1e-2, ema_decay=0.9
@@ -134,3 +138,18 @@ def test_it_is_built_again_from_its_description():
     assert torch.equal(made.encode(x), again.encode(x))
     with pytest.raises(ArtifactError, match="do not fit"):
         autoencoder_from({**made.describe(), "channels": 3}, made.state_dict())
+
+
+def coded(group, folder):
+    checkpoint = Checkpoint(folder, "x") if group.leads else None
+    how = dict(sigma_data=SIGMA_DATA, horizontal_flip=True, checkpoint=checkpoint, compute=DEFAULT, group=group)
+    return train_autoencoder(pictures(), replace(SETTINGS, learning_rate=1e-4), 0, **how).state_dict()
+
+
+def test_two_processes_train_the_autoencoder_of_one(tmp_path):
+    alone = coded(ALONE, tmp_path / "alone")
+    for attempt in ("trained", "kept"):  # at the second time the leader has it, and tells the other
+        one, other = in_processes(2, coded, tmp_path / "two")
+        assert all(torch.equal(one[name], other[name]) for name in alone), attempt
+        for name in alone:  # Adam makes whole steps of gradients that vanish but for their rounding
+            torch.testing.assert_close(one[name], alone[name], rtol=1e-2, atol=2e-3)
