@@ -113,7 +113,7 @@ rule audit:
         compute=settings("compute"),
     params:
         settings=settings("audit"),
-        finetune=settings("finetune"),
+        finetune=of_method("finetune"),
         declared=declared,
         version=stage_version("audit"),
     shell:

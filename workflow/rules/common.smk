@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from functools import cache
 
 from privimage import ablations
 from privimage.config import canonical, load, stage_version
@@ -52,9 +53,15 @@ def settings(stage):
     return lambda row: canonical(CONFIG.stage(stage, dataset=row.get("dataset"), public=row.get("public")))
 
 
+@cache
+def stage_of(stage, dataset, method):
+    """The stage's complete settings for the method on the data set."""
+    return CONFIG.of_method(stage, dataset, method)
+
+
 def of_method(stage):
     """A function of wildcards: the stage's complete settings for the method on the data set, as canonical JSON."""
-    return lambda w: canonical(plain(CONFIG.of_method(stage, w.dataset, w.method)))
+    return lambda wildcards: canonical(plain(stage_of(stage, wildcards.dataset, wildcards.method)))
 
 
 def generator_of(wildcards):

@@ -24,7 +24,7 @@ def sample_parts(end):
     """A function of wildcards: what other jobs draw of a release, for `sample` to join; nothing where it draws alone."""
 
     def files(wildcards):
-        count = CONFIG.datasets[wildcards.dataset].sample.num_shards
+        count = stage_of("sample", wildcards.dataset, wildcards.method).num_shards
         folder = f"results/{wildcards.dataset}/{CELL}/shards".format(**wildcards)
         return [f"{folder}/{name}{end}" for name in names_of_shards(count) if count > 1]
 

@@ -199,7 +199,7 @@ def benchmarks(wildcards):
         names = names_of_shards(row.preprocess.num_shards)
         files |= {f"{label}/{name}": f"{where}/shard/{name}.tsv" for name in names}
     files |= {f"query/{query}": f"{folder}/query/{query}.tsv" for query in queries_read()}
-    quality, sample = CONFIG.datasets[wildcards.dataset].quality, CONFIG.datasets[wildcards.dataset].sample
+    quality = CONFIG.datasets[wildcards.dataset].quality
     networks = quality.networks
     for name, shard in product(networks, names_of_shards(quality.num_shards)):  # where there are several
         files[f"features_part/{name}/{shard}"] = f"{folder}/features_part/{name}/{shard}.tsv"
@@ -214,7 +214,7 @@ def benchmarks(wildcards):
         at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
         for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
             files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
-        for shard in names_of_shards(sample.num_shards):  # where there are several
+        for shard in names_of_shards(stage_of("sample", wildcards.dataset, method).num_shards):  # where there are several
             files[f"sample_part/{at}/{shard}"] = f"{folder}/sample_part/{file.removesuffix('.tsv')}/{shard}.tsv"
         for name in networks:
             files[f"quality/{at}/{name}"] = f"{folder}/quality/{name}/{file}"
