@@ -27,7 +27,7 @@ from privimage.generators import diffusion, evolution, gan, latent
 
 GENERATORS: dict[str, ModuleType] = {
     "diffusion": diffusion,  # EDM, in pixels
-    "gan": gan,  # generator and discriminator
+    "gan": gan,  # a generator, which a discriminator teaches
     "evolution": evolution,  # what EDM draws, and sensitive images vote on
     "latent": latent,  # EDM, in an autoencoder's latents
 }
