@@ -131,9 +131,7 @@ def run(evolution: Evolution, voting: Voting, release: Release | None = None) ->
         if population is None:
             candidates = evolution.first()
         else:
-            candidates = evolution.children(
-                population, generation, settings.candidates_per_class * evolution.num_classes
-            )
+            candidates = evolution.children(population, generation, evolution.num_candidates)
         ahead = evolution.seen(candidates, voting.classifier, generation)
         if release:
             release.reserve_step(generation)
