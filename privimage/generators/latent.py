@@ -57,7 +57,6 @@ def pretrain(task: Pretraining) -> Made:
     Raises:
         UserError: if there are no images to train on, or they are too small for the network.
     """
-
     from privimage.diffusion.autoencoder import train_autoencoder
     from privimage.diffusion.denoiser import new_denoiser
     from privimage.diffusion.pretraining import pretrained
