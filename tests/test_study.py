@@ -95,7 +95,7 @@ def test_less_noise_in_the_query_selects_more_digits_for_digits(noise):
     shares = {}
     for row in noise:
         subset = Subset.read(RESULTS / f"{row['method']}/seed{row['seed']}/subset.json")
-        right = [label in chosen for label, chosen in subset.classes.items()]
+        right = [f"digit {label}" in chosen for label, chosen in subset.classes.items()]
         shares.setdefault(float(row["value"]), []).append(fmean(right))
     values = sorted(shares)
     sentence = told(f"own signs at {values[0]:g} against {values[-1]:g}", shares[values[0]], shares[values[-1]])
