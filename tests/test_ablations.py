@@ -243,4 +243,4 @@ def test_the_paper_plans_where_no_data_is(fresh, tmp_path):
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.M))
     assert counts["tabulate_run"] == counts["tabulate_paper"] == "3" and counts["tabulate_ablation"] == "9"
     selection, noise, size = 4 + 4 + 4, 4 + 5 + 5, 4 + 4 + 4  # without what the method is anyway
-    assert int(counts["finetune"]) == 3 * 5 + selection + noise + size
+    assert int(counts["finetune"]) == 3 * 11 + selection + noise + size
