@@ -131,6 +131,12 @@ def test_a_set_of_one_class_has_distances_alone(entries):
     assert "Fréchet distance" in study.grid([row]) and "accuracy" not in study.grid([row]).split("\n", 1)[1]
 
 
+def test_where_epsilon_varies_each_is_a_line(entries):
+    rows = tabulate.run("d", [{**entry, "value": entry["epsilon"]} for entry in entries], "epsilon")
+    lines = [" ".join(line.split()) for line in study.grid(rows).splitlines()]
+    assert {"epsilon mean", "1.0 65.0 ± 7.1 %", "10.0 30.0 ± 14.1 %"} <= set(lines)
+
+
 PUBLISHED = """\
 experiment,dataset,method,epsilon,metric,value,source
 paper,d,privimage,1,accuracy_cnn,0.688,somebody

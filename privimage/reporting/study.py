@@ -37,14 +37,15 @@ def spread(rows: Sequence[Row], metric: str) -> tuple[float, float | None] | Non
 
 def grid(rows: Sequence[Row]) -> str:
     """A table a metric: a method a line, or a value where a setting varies; an epsilon a column."""
-    epsilons = sorted({row["epsilon"] for row in rows})
+    budgets = sorted({row["epsilon"] for row in rows}) if rows[0].get("setting") != "epsilon" else [None]  # None: any
     names = {_name(row): [r for r in rows if _name(r) == _name(row)] for row in rows}
     text = f"{rows[0]['dataset']}: {OF}\n"
     for metric in shown(metrics_of(rows)):
         columns = [[str(rows[0].get("setting", "method")), *names]]
-        for epsilon in epsilons:
-            cells = [spread([r for r in own if r["epsilon"] == epsilon], metric) for own in names.values()]
-            columns.append([f"ε = {epsilon_label(epsilon)}", *(value_text(metric, cell) for cell in cells)])
+        for epsilon in budgets:
+            cells = [spread([r for r in found if epsilon in (None, r["epsilon"])], metric) for found in names.values()]
+            head = "mean" if epsilon is None else f"ε = {epsilon_label(epsilon)}"
+            columns.append([head, *(value_text(metric, cell) for cell in cells)])
         text += f"\n{title(metric)}\n{aligned(columns)}"
     return text
 
