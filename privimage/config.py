@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from privimage import evaluation_settings as e
 from privimage import settings as s
 from privimage.ablations import expand
-from privimage.config_checks import check
+from privimage.config_checks import check, check_overrides
 from privimage.errors import UserError
 from privimage.methods import METHODS, Method
 from privimage.networks import NETWORKS, Network
@@ -155,6 +155,8 @@ def load(raw: Mapping[str, Any]) -> Config:
         names = [name for name in SECTIONS if name in row_class.__dataclass_fields__]
         for label, row in merged[table].items():
             merged[table][label] = {**row, **{n: overlay(raw[n], row.get(n, {})) for n in names}}
+    for row in merged["datasets"].values():  # copies, as overlays are
+        row["generators"] = _begun(row)
     for table in ("publics", "datasets", "networks"):
         for label, row in merged.get(table, {}).items():
             if row.get("path"):
@@ -179,8 +181,20 @@ def load(raw: Mapping[str, Any]) -> Config:
         ablations=rows["ablations"],
         state_dir=_folder("state_dir", raw.get("state_dir", "state")),
     )
+    check_overrides(config.methods)
     config = expand(config)
     return replace(config, warnings=tuple(check(config)))
+
+
+def _begun(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The generators' own settings of a data set; where they say nothing, what its `pretrain` and `finetune` say."""
+    begun: dict[str, Any] = {}
+    for name, generator in get_type_hints(GeneratorSettings).items():
+        for stage, own in get_type_hints(generator).items():
+            shared, mine = get_type_hints(SECTIONS[stage]), get_type_hints(own)
+            same = {key: value for key, value in row[stage].items() if key in mine and mine[key] == shared[key]}
+            begun.setdefault(name, {})[stage] = same
+    return overlay(begun, row["generators"])
 
 
 def config_schema() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import sqrt
 from os.path import realpath
 from pathlib import Path
@@ -13,7 +13,7 @@ from privimage import evaluation_settings as e
 from privimage import settings as s
 from privimage.data.published import PUBLISHED
 from privimage.generators import GENERATORS
-from privimage.methods import OVERRIDABLE
+from privimage.methods import OVERRIDABLE, Method
 from privimage.networks import NETWORKS, Network
 from privimage.releasing.places import place_in
 from privimage.rows import Dataset, Public, epsilon_label
@@ -21,6 +21,9 @@ from privimage.schema import ConfigError, known
 
 if TYPE_CHECKING:
     from privimage.config import Config
+
+
+BEFORE_AND_AFTER = ("select", "pretrain", "sample")  # private training
 
 
 def check(config: Config) -> Iterable[str]:
@@ -40,7 +43,6 @@ def check(config: Config) -> Iterable[str]:
     for epsilon in ablations.epsilons(config):
         if float(epsilon_label(epsilon)) != epsilon:
             raise ConfigError(f"`run.epsilons` has {epsilon!r}; expected at most six digits, as paths spell them.")
-    ablations.check(config)
     for label, method in config.methods.items():
         if (method.policy == "query") != (method.query is not None):
             raise ConfigError(
@@ -50,8 +52,7 @@ def check(config: Config) -> Iterable[str]:
         if method.query is not None:
             known(f"methods.{label}.query", method.query, config.queries)
         known(f"methods.{label}.generator", method.generator, GENERATORS)
-        for section in method.settings or {}:
-            known(f"methods.{label}.settings", section, dict.fromkeys(OVERRIDABLE))
+    ablations.check(config)
     for label, network in config.networks.items():
         _check_network(label, network)
     for label, row in config.publics.items():
@@ -62,6 +63,15 @@ def check(config: Config) -> Iterable[str]:
             continue
         yield from _check_dataset(config, label, row)
     yield from _check_shared(config)
+
+
+def check_overrides(methods: Mapping[str, Method]) -> None:
+    """Return if methods override sections, and those alone that they may."""
+    for label, method in methods.items():
+        for section, changed in (method.settings or {}).items():
+            known(f"methods.{label}.settings", section, dict.fromkeys(OVERRIDABLE))
+            if not isinstance(changed, Mapping):
+                raise ConfigError(f"`methods.{label}.settings.{section}` is {changed!r}; expected a section.")
 
 
 def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
@@ -100,7 +110,7 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
                 f"{sqrt(query.top_k) * query.noise_multiplier:.0f} votes against {per_class:.0f} images per class "
                 f"of `{label}` will hide much of the signal."
             )
-    _check_stages(where, row.select, row.pretrain, row.sample, row, public)
+    _check_stages(where, row.select, row.pretrain, row.sample, row, config.publics)
     if label in config.run.datasets:
         _check_methods(config, label)
     _check_quality(config, label, row)
@@ -114,14 +124,18 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
 
 
 def _check_methods(config: Config, label: str) -> None:
-    """What methods override for themselves is there, and fits the set."""
-    row = config.datasets[label]
+    """What methods override for themselves is there, and what is run of them fits the set."""
     for name, method in config.methods.items():
-        found = {section: config.of_method(section, label, name) for section in method.settings or {}}
-        shared = [found.get(section, getattr(row, section)) for section in ("select", "pretrain", "sample")]
-        if found and method.generator == "diffusion":
-            _check_stages(f"methods.{name}.settings", *shared, row, config.publics[row.public])
-        if method.generator == "evolution" and name in config.run.methods:
+        for section in method.settings or {}:
+            config.of_method(section, label, name)
+    points = [point for name in config.run.ablations or () for point in ablations.points(config, label, name)]
+    for name in dict.fromkeys((*config.run.methods, *(point.method for point in points))):
+        select, pretrain, sample = (
+            config.of_method(section, label, name) for section in OVERRIDABLE if section != "finetune"
+        )
+        _check_stages(f"methods.{name}.settings", select, pretrain, sample, config.datasets[label], config.publics)
+        _check_num_images(config, label, name)
+        if config.methods[name].generator == "evolution":
             _check_evolution(config, label, name)
 
 
@@ -144,23 +158,38 @@ def _check_evolution(config: Config, label: str, name: str) -> None:
 
 
 def _check_stages(
-    where: str, select: s.SelectSettings, pretrain: s.PretrainSettings, sample: s.SampleSettings, row: Dataset,
-    public: Public,
+    where: str, select: s.SelectSettings, pretrain: Any, sample: s.SampleSettings, row: Dataset,
+    publics: Mapping[str, Public],
 ) -> None:  # fmt: skip
+    public = publics[row.public]
     wanted = select.classes_per_label * len(row.class_names)
     if wanted > public.num_classes:
         raise ConfigError(
             f"`{where}.select.classes_per_label` is {select.classes_per_label}; with {len(row.class_names)} "
             f"classes it takes {wanted} public classes, and `{row.public}` has {public.num_classes}."
         )
-    levels = len(pretrain.network.widths(public.resolution)[1])
-    if public.resolution % 2 ** (levels - 1):
-        raise ConfigError(
-            f"`{where}.pretrain.network.channel_multipliers` has {levels} levels; they halve the resolution "
-            f"{levels - 1} times, and {public.resolution} pixels cannot be halved so often."
-        )
+    if type(pretrain) is s.PretrainSettings:
+        _check_levels(f"{where}.pretrain.network.channel_multipliers", pretrain.network, public.resolution)
     if sample.sigma_min >= sample.sigma_max:
         raise ConfigError(f"`{where}.sample.sigma_min` is {sample.sigma_min:g}; expected less than sigma_max.")
+
+
+def _check_levels(where: str, network: s.NetworkSettings, resolution: int) -> None:
+    levels = len(network.widths(resolution)[1])
+    if resolution % 2 ** (levels - 1):
+        raise ConfigError(
+            f"`{where}` has {levels} levels; they halve the resolution {levels - 1} times, and {resolution} pixels "
+            "cannot be halved so often."
+        )
+
+
+def _check_num_images(config: Config, label: str, name: str) -> None:
+    wanted, drawn = config.datasets[label].quality.num_synthetic, config.of_method("sample", label, name).num_images
+    if wanted and wanted > drawn:
+        raise ConfigError(
+            f"`datasets.{label}.quality.num_synthetic` is {wanted}; expected at most the {drawn} of "
+            f"`sample.num_images` of the method `{name}`."
+        )
 
 
 def _check_words(where: str, row: Dataset) -> None:
@@ -178,17 +207,14 @@ def _check_words(where: str, row: Dataset) -> None:
 
 
 def _check_quality(config: Config, label: str, row: Dataset) -> None:
-    key = f"`datasets.{label}.quality"
-    names, wanted, drawn = row.quality.networks, row.quality.num_synthetic, row.sample.num_images
+    names = row.quality.networks
     if len(set(names)) != len(names):
-        raise ConfigError(f"{key}.networks` is {list(names)}; expected each entry once.")
+        raise ConfigError(f"`datasets.{label}.quality.networks` is {list(names)}; expected each entry once.")
     for name in names:
         known(f"datasets.{label}.quality.networks", name, config.networks)
         path = config.networks[name].path
         if label in config.run.datasets and path and not Path(path).is_file():
             raise ConfigError(f"`networks.{name}.path` is {path!r}, which is not there; write where its file is.")
-    if label in config.run.datasets and wanted and wanted > drawn:
-        raise ConfigError(f"{key}.num_synthetic` is {wanted}; expected at most the {drawn} of `sample.num_images`.")
 
 
 def _check_audit(where: str, audit: e.AuditSettings) -> None:

@@ -36,7 +36,7 @@ from privimage.private_training import COLUMNS, Mechanism, Saves
 from privimage.progress import progress
 
 COPIES = 2  # rows that the discriminator sees of a pair
-MADE_AT_ONCE = 256  # images over which batch normalisation averages in a step of the generator; part of the result
+MADE_AT_ONCE = 256  # images over which batch normalisation averages, at most; part of the result
 
 
 def run(
@@ -187,7 +187,7 @@ def _teach(pair: Pair, optimizer: torch.optim.Adam, mechanism: Mechanism, step: 
     labels = labels_in_turn(num, pair.num_labels, device)
     total: list[Tensor] | None = None
     pair.generator.train()
-    for part in labels.split(MADE_AT_ONCE):
+    for part in labels.tensor_split(math.ceil(num / MADE_AT_ONCE)):
         gradient = generator_gradient(pair, latent(pair.generator, len(part), random), part, mechanism.compute)
         weighed = [value * (len(part) / num) for value in gradient]
         total = weighed if total is None else [a + b for a, b in zip(total, weighed)]

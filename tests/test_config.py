@@ -400,3 +400,26 @@ def test_images_of_one_s_own_need_a_budget_and_a_published_set_none(tmp_path):
         c.load(raw)
     raw["run"]["datasets"] = ["digits"]
     assert c.load(raw).datasets["mine"].budget is None  # a row that is not run
+
+
+def test_a_generators_own_settings_begin_as_the_sections_of_the_set_say():
+    config = c.load(changed("datasets.digits.pretrain.horizontal_flip", False))
+    latent, gan = (config.of_method("pretrain", "digits", name) for name in ("dp-ldm", "privimage-g"))
+    own = config.datasets["digits"].pretrain
+    assert (latent.network, latent.num_steps, latent.horizontal_flip) == (own.network, own.num_steps, False)
+    assert gan.horizontal_flip is False
+    more = changed("datasets.digits.generators.latent.pretrain.num_steps", 7)
+    assert c.load(more).of_method("pretrain", "digits", "dp-ldm").num_steps == 7
+
+
+@pytest.mark.parametrize("nothing", [None, 3])
+def test_what_a_method_overrides_is_a_section(nothing):
+    row = {"policy": "whole", "settings": {"select": nothing}}
+    assert "`methods.mine.settings.select` is" in refused("methods.mine", row)
+
+
+def test_what_an_ablation_runs_is_checked_before_it_is_paid_for():
+    raw = changed("ablations.pop", {"method": "pe", "setting": "finetune.population_size", "values": [100]})
+    raw["run"] = {**raw["run"], "ablations": ["pop"]}
+    with pytest.raises(ConfigError, match="population_size` is 100 for the method `pop.100`"):
+        c.load(raw)

@@ -39,7 +39,7 @@ class GanPretrainSettings:
 
     network: GanNetworkSettings = setting(GanNetworkSettings(), "The networks that every later stage uses.")
     num_steps: int = setting(500_000, "Steps of the discriminator.", unit="steps", minimum=1)
-    batch_size: int = setting(64, "Real images a step, and as many made ones.", unit="images", minimum=1)
+    batch_size: int = setting(64, "Real images a step, and as many made ones.", unit="images", minimum=2)
     discriminator_steps: int = setting(5, "Steps of the discriminator for each of the generator.", minimum=1)
     discriminator_learning_rate: float = setting(2e-4, "Learning rate of the discriminator's Adam.", above=0)
     generator_learning_rate: float = setting(2e-4, "Learning rate of the generator's Adam.", above=0)
@@ -65,6 +65,6 @@ class GanFinetuneSettings:
     discriminator_learning_rate: float = setting(5e-4, "Learning rate of the discriminator's Adam.", above=0)
     generator_learning_rate: float = setting(2e-4, "Learning rate of the generator's Adam.", above=0)
     generator_batch_size: int = setting(
-        16384, "Made images in a step of the generator; they cost no privacy.", unit="images", minimum=1
+        16384, "Made images in a step of the generator; they cost no privacy.", unit="images", minimum=2
     )
     ema_decay: float = setting(0.999, "Decay of the moving average of the generator's weights.", minimum=0, below=1)

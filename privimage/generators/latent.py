@@ -127,7 +127,8 @@ def _side(resolution: int, settings: LatentPretrainSettings) -> int:
     Raises:
         UserError: if images cannot be halved so often.
     """
-    factor, levels = settings.autoencoder.factor, len(settings.network.channel_multipliers)
+    factor = settings.autoencoder.factor
+    levels = len(settings.network.widths(resolution // factor)[1])
     if resolution % (factor * 2 ** (levels - 1)):
         raise UserError(
             f"images of {resolution} pixels cannot be halved by an autoencoder of factor {factor} and then "

@@ -234,11 +234,9 @@ def tabulated(dataset, releases):
     for extra, method, seed, epsilon in releases:
         epsilon = epsilon_label(epsilon)
         cell, notes = f"{method}/seed{seed}/eps{epsilon}", f"{inside}/benchmarks"
-        parts = [
-            f"{notes}/sample_part/{method}-seed{seed}-eps{epsilon}/{shard}.tsv"
-            for shard in names_of_shards(row.sample.num_shards)
-            if row.sample.num_shards > 1
-        ]
+        shards = names_of_shards(stage_of("sample", dataset, method).num_shards)
+        drawn = f"{notes}/sample_part/{method}-seed{seed}-eps{epsilon}"
+        parts = [f"{drawn}/{shard}.tsv" for shard in shards if len(shards) > 1]
         entry = {
             **{"method": method, "seed": seed, "epsilon": float(epsilon), **extra},
             "privacy": f"results/{dataset}/{cell}/privacy.json",

@@ -57,7 +57,7 @@ rule tabulate_paper:
             rules.tabulate_run.output.table,
             *[f"results/{{dataset}}/internal/ablation/{name}.csv" for name in CONFIG.run.ablations or ()],
         ],
-        published="config/published.csv",
+        published=Path(workflow.basedir) / "config" / "published.csv",
     output:
         paper="results/{dataset}/internal/paper.csv",
     log:
