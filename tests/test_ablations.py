@@ -235,6 +235,7 @@ state_dir: here
     assert leaks(jobs) == set() and loose(jobs) == set()
 
 
+@pytest.mark.slow
 def test_the_paper_plans_where_no_data_is(fresh, tmp_path):
     (tmp_path / "once.yaml").write_text("run: {seeds: [0], epsilons: [10]}")
     files = ("config/paper.yaml", str(tmp_path / "once.yaml"))
