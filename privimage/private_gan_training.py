@@ -48,7 +48,8 @@ def run(
     the diffusion model does.
     """
     settings, compute = mechanism.settings, mechanism.compute
-    pair = compute.place(pair).eval()
+    pair = compute.place(pair).train()  # the hooks of Opacus want the discriminator so
+    pair.generator.eval()
     ema = averaged(pair.generator, settings.ema_decay)
     optimizer = adam(pair, settings, fused=compute.device.type == "cuda")
     data = Images(images.images, images.labels, compute.device)

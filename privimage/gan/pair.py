@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 
 from privimage.artifacts import ArtifactError
 from privimage.gan.networks import Discriminator, Generator
@@ -18,7 +19,36 @@ from privimage.gan.settings import GanNetworkSettings
 from privimage.schema import build, plain
 
 LAYERS = (nn.Conv2d, nn.Linear)
-STANDING_BATCHES, STANDING_SIZE = 16, 128  # what batch normalisation averages over before images are drawn
+FIRST_ITERATIONS = 15  # of the power method
+STANDING_BATCHES, STANDING_SIZE = 8, 128  # what batch normalisation averages over before images are drawn
+
+
+class SpectralNorm(nn.Module):
+    """A weight over its largest singular value, whose estimate each pass in training betters; in full precision."""
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        rows = weight.detach().flatten(1)
+        self.register_buffer("u", F.normalize(torch.randn(rows.shape[0]), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(rows.shape[1]), dim=0))
+        for _ in range(FIRST_ITERATIONS):
+            self._iterate(rows)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight, of spectral norm one."""
+        with torch.autocast(weight.device.type, enabled=False):
+            rows = weight.flatten(1)
+            if self.training:
+                self._iterate(rows)
+            return weight / torch.dot(self.u.clone(), rows @ self.v.clone())  # copies: the next pass changes them
+
+    @torch.no_grad()
+    def _iterate(self, rows: Tensor) -> None:
+        self.u.copy_(F.normalize(rows @ self.v, dim=0))
+        self.v.copy_(F.normalize(rows.T @ self.u, dim=0))
 
 
 class Pair(nn.Module):
@@ -36,7 +66,7 @@ class Pair(nn.Module):
                 nn.init.zeros_(module.bias)
         for module in list(self.generator.modules()):
             if isinstance(module, LAYERS):
-                spectral_norm(module, eps=1e-6)
+                register_parametrization(module, "weight", SpectralNorm(module.weight))
 
     def describe(self) -> dict[str, Any]:
         """What ``pair_from`` and ``generator_from`` need to build these networks again."""

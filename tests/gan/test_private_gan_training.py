@@ -9,10 +9,13 @@ from small_gan import SETTINGS, mechanism, pair, values
 from small_model import DECLARED, images
 
 from privimage import private_gan_training as training
+from privimage.compute import Compute
 from privimage.diffusion.images import Images
+from privimage.diffusion.keyed_noise import normals
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
+from privimage.settings import ComputeSettings
 
 
 def ended(key=None, num_labels=2, **how):
@@ -22,6 +25,11 @@ def ended(key=None, num_labels=2, **how):
     return training.run(pair(num_labels), data, mechanism(key, **how))[1]
 
 
+def as_in_training(made):
+    made.train().generator.eval()
+    return made
+
+
 def clipped_sum(made, data, index, how, step=0):
     total, losses = training.gradient_sum(made, data, np.array(index), how, 3, step)
     return torch.cat([value.flatten() for value in total.values()]), losses
@@ -29,7 +37,7 @@ def clipped_sum(made, data, index, how, step=0):
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 1.0])
 def test_adding_one_image_moves_the_sum_by_at_most_the_clipping_norm(clip_norm):
-    made, data = pair().eval(), Images(images().images, images().labels, torch.device("cpu"))
+    made, data = as_in_training(pair()), Images(images().images, images().labels, torch.device("cpu"))
     how = mechanism(settings=replace(SETTINGS, clip_norm=clip_norm))
     whole, _ = clipped_sum(made, data, range(12), how)
     for left_out in (0, 5, 11):
@@ -39,8 +47,26 @@ def test_adding_one_image_moves_the_sum_by_at_most_the_clipping_norm(clip_norm):
     assert float(whole.norm()) > clip_norm  # or the bound would say nothing
 
 
+@pytest.mark.parametrize("engine", ["fast", "opacus"])
+def test_the_sum_is_that_of_pairs_differentiated_one_by_one(engine):
+    made, data, how = as_in_training(pair()), Images(images().images, images().labels, torch.device("cpu")), mechanism()
+    how = replace(how, compute=Compute(ComputeSettings(engine=engine)))
+    found, _ = clipped_sum(made, data, range(5), how)
+    wanted = torch.zeros_like(found)
+    for index in range(5):
+        real, label = data.at(torch.tensor([index]))
+        real = real.clone(memory_format=torch.contiguous_format)  # the library's own group norm needs it
+        z = normals(how.key.seed("made images", 0), torch.tensor([index]), 0, 8)
+        scores = [made.discriminator(x, label) for x in (real, made.generator(z, label).detach())]
+        loss = torch.relu(1 - scores[0]) + torch.relu(1 + scores[1])
+        gradient = torch.autograd.grad(loss.sum(), list(made.discriminator.parameters()))
+        flat = torch.cat([g.flatten() for g in gradient]).double()
+        wanted += flat * min(1.0, float(how.settings.clip_norm / flat.norm()))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_a_pair_does_not_depend_on_the_other_images_of_the_sample_nor_do_the_weights_of_the_generator_change():
-    made, data, how = pair().eval(), Images(images().images, images().labels, torch.device("cpu")), mechanism()
+    made, data, how = as_in_training(pair()), Images(images().images, images().labels, torch.device("cpu")), mechanism()
     before = values(made)
     _, together = clipped_sum(made, data, range(12), how)
     alone = torch.cat([clipped_sum(made, data, [i], how)[1] for i in range(12)])
@@ -51,7 +77,7 @@ def test_a_pair_does_not_depend_on_the_other_images_of_the_sample_nor_do_the_wei
 
 
 def test_an_empty_sample_is_noise_alone_once_with_the_standard_deviation_that_is_accounted():
-    made, how = pair().eval(), mechanism(settings=replace(SETTINGS, sampling_probability=1e-9, clip_norm=0.5))
+    made, how = as_in_training(pair()), mechanism(settings=replace(SETTINGS, sampling_probability=1e-9, clip_norm=0.5))
     data = Images(images().images, images().labels, torch.device("cpu"))
     expected = how.settings.sampling_probability * how.num_images
     drawn, row = training.private_gradient(made, data, replace(how, noise_multiplier=3.0), 4, 0)
