@@ -39,7 +39,7 @@ class Pair(nn.Module):
                 spectral_norm(module, eps=1e-6)
 
     def describe(self) -> dict[str, Any]:
-        """What ``pair_from`` and ``generator_from`` need to build these networks again."""
+        """What ``pair_from`` needs to build these networks again."""
         shape = {"resolution": self.resolution, "channels": self.channels, "num_labels": self.num_labels}
         return {"settings": plain(self.settings), **shape}
 
