@@ -105,6 +105,7 @@ def run(
             method=method,
             seed=seed,
             images=released.images,
+            kind=released.weights.kind,
             folders=folders,
             statement=statement,
             subset=released.subset,

@@ -33,7 +33,11 @@ from privimage.artifacts import (
     Weights,
     sha256,
 )
+from privimage.diffusion.autoencoder_settings import AutoencoderSettings
 from privimage.errors import UserError
+from privimage.gan.settings import GanFinetuneSettings, GanNetworkSettings
+from privimage.generators import DRAWN_BY
+from privimage.generators.evolution import EvolutionSettings
 from privimage.measurements import Accuracy, Curve
 from privimage.metrics.torchvision_cpu import prepare_torchvision
 from privimage.privacy import accounting
@@ -47,6 +51,7 @@ from privimage.settings import FinetuneSettings, NetworkSettings, QuerySettings,
 
 NAMES = ("zebra", "<b>a|b</b>", "Ärzte")  # not in the order of the alphabet, and awkward in folders and Markdown
 QUERY, TRAINING = noisy_votes(2, 10.0), Event("poisson_gaussian", 11.0, 0.28, 80)
+VOTES = Event("discrete_gaussian", 9.0, num_steps=4)
 DECLARED = {"num_images": 1437, "class_names": NAMES, "delta": 5e-5}
 SENSITIVE = np.random.default_rng(99).integers(0, 256, (30, 8, 8, 1), np.uint8)
 CANARIES = {
@@ -121,18 +126,27 @@ def folder(tmp_path: Path) -> Path:
     settings = {**plain(SelectSettings()), "seed": 0}
     Subset("query", chosen, Provenance("select", 1, settings, parents)).write(tmp_path / "subset.json")
     parents |= {"pretrained": "0" * 64, "subset": sha256(tmp_path / "subset.json")}
-    made_by = Provenance("finetune", 2, plain(FinetuneSettings()), parents)
-    network = {"settings": plain(NetworkSettings()), "resolution": 8, "channels": 1, "num_labels": 3}
-    tensors = {"raw.a.weight": torch.ones(2, 3), "ema.a.weight": torch.zeros(2, 3)}
-    Weights("diffusion", tensors, network, {"class_names": list(NAMES)}, made_by).write(tmp_path / "model.safetensors")
-    weights = {"weights": sha256(tmp_path / "model.safetensors")}
-    statement([QUERY, TRAINING], parents | weights).write(tmp_path / "privacy.json")
-    pixels = np.random.default_rng(0).integers(0, 256, (33, 8, 8, 1), np.uint8)
-    drawn = Provenance(
-        "sample", 1, {**plain(SampleSettings()), "seed": 0}, {"weights": sha256(tmp_path / "model.safetensors")}
-    )
-    ImageSet(pixels, np.arange(33) % 3, NAMES, "synthetic", drawn).write(tmp_path / "images.h5")
+    write_private(tmp_path, parents)
     return tmp_path
+
+
+def write_private(folder, parents, kind="diffusion", trained=None, network=None, tensors=None, event=TRAINING) -> None:
+    """The private model, its statement and its images stand in the folder."""
+    network = {"settings": plain(NetworkSettings())} if network is None else network
+    made_by = Provenance("finetune", 2, plain(trained or FinetuneSettings()), parents)
+    Weights(
+        kind,
+        tensors or {"raw.a.weight": torch.ones(2, 3), "ema.a.weight": torch.zeros(2, 3)},
+        {**network, "resolution": 8, "channels": 1, "num_labels": 3},
+        {"class_names": list(NAMES)},
+        made_by,
+    ).write(folder / "model.safetensors")
+    weights = {"weights": sha256(folder / "model.safetensors")}
+    made_by = Provenance("finetune", 2, made_by.settings, parents | weights)
+    statement([QUERY, event], made_by.parents, provenance=made_by).write(folder / "privacy.json")
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 8, 8, 1), np.uint8)
+    drawn = Provenance("sample", 1, {**plain(SampleSettings()), "seed": 0}, weights)
+    ImageSet(pixels, np.arange(33) % 3, NAMES, "synthetic", drawn).write(folder / "images.h5")
 
 
 def make(monkeypatch, folder: Path, **changes) -> Path:
@@ -243,6 +257,36 @@ def test_the_card_states_the_guarantee_in_words(monkeypatch, folder):
     assert [words for words in told if words not in body] == []
     assert body.index("**A noisy query**") < body.index("**DP-SGD**")
     assert "<b>" not in body and "NOT PRIVATE" not in body
+
+
+AUTOENCODER = {"autoencoder": {"settings": plain(AutoencoderSettings()), "channels": 1}}
+LATENT = {"network": {"settings": plain(NetworkSettings()), **AUTOENCODER}}
+POPULATION = {"images": torch.zeros(3, 8, 8, 1, dtype=torch.uint8), "labels": torch.arange(3)}
+KINDS = {  # of weights: what is private training's there, and words of its card
+    "a diffusion model": ("diffusion", {}, "from a diffusion model that was trained on the sensitive", "8 noise"),
+    "attention": ("diffusion", {"trained": FinetuneSettings(trained="attention")}, "Only the layers of attention"),
+    "latents": ("latent-diffusion", LATENT, "from a latent diffusion model", "8 noise levels", "and the autoencoder"),
+    "adapters": (
+        "latent-diffusion", {**LATENT, "trained": FinetuneSettings(trained="lora")}, "Only low-rank adapters beside"),
+    "a generator": (
+        "gan", {"network": {"settings": plain(GanNetworkSettings())}, "trained": GanFinetuneSettings(clip_norm=0.7)},
+        "whose discriminator was trained on the sensitive images", "the pair's gradient", "L2 norm of 0.7"),
+    "a population": (
+        "population", {"network": {}, "trained": EvolutionSettings(), "tensors": POPULATION, "event": VOTES},
+        "from a diffusion model that learnt from public images alone", "the last generation, from which"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", KINDS)
+def test_a_model_of_every_kind_is_released_and_has_its_own_words(quick, monkeypatch, folder, made):
+    assert {kind for kind, *_ in KINDS.values()} == set(DRAWN_BY)
+    parents = PrivacyStatement.read(folder / "privacy.json").provenance.parents
+    kind, private, *told = KINDS[made]
+    write_private(folder, {name: sha for name, sha in parents.items() if name != "weights"}, kind, **private)
+    _, body = card(make(monkeypatch, folder))
+    assert [words for words in told if words not in body] == []
+    assert ("diffusion model" in body) == (kind != "gan") and ("noise level" in body) == ("diffusion" in kind)
+    assert ("Only " in body) == (made in ("attention", "adapters"))
 
 
 def test_a_title_of_several_lines_is_refused(quick, monkeypatch, folder):

@@ -69,7 +69,7 @@ class Pair(nn.Module):
                 register_parametrization(module, "weight", SpectralNorm(module.weight))
 
     def describe(self) -> dict[str, Any]:
-        """What ``pair_from`` and ``generator_from`` need to build these networks again."""
+        """What ``pair_from`` needs to build these networks again."""
         shape = {"resolution": self.resolution, "channels": self.channels, "num_labels": self.num_labels}
         return {"settings": plain(self.settings), **shape}
 

@@ -11,6 +11,7 @@ they need. It has:
     Settings                 a dataclass with ``pretrain``, ``finetune`` or both, in place of the sections of that name,
                              or None
     event(settings)          the private mechanism, with noise multiplier 1
+    words(settings)          what the card of a release says of its model, by the settings of private training
     pretrain(task)           what pretraining makes of public images
     prepare(task)            the start of private training, after every check that can fail; nothing is charged yet
     finetune(start, task, mechanism, release)    what private training makes, and its curve
@@ -20,10 +21,15 @@ they need. It has:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from privimage.errors import UserError
 from privimage.generators import diffusion, evolution, gan, latent
+from privimage.generators.words import Words
+from privimage.schema import build
+from privimage.settings import FinetuneSettings
 
 GENERATORS: dict[str, ModuleType] = {
     "diffusion": diffusion,  # EDM, in pixels
@@ -39,6 +45,17 @@ def settings_of(generator: str, stage: str, shared: type) -> type:
     """The settings of a stage for that generator: its own, or those that the stage's section has, ``shared``."""
     own = GENERATORS[generator].Settings
     return type(getattr(own(), stage, shared())) if own else shared
+
+
+def words_of(kind: str, training: Mapping[str, Any]) -> Words:
+    """What the card says of weights of that kind, which private training by these settings made.
+
+    Raises:
+        ConfigError: if they are no settings of what makes that kind.
+    """
+    (name,) = [name for name, generator in GENERATORS.items() if kind == generator.PRIVATE]
+    settings = build(settings_of(name, "finetune", FinetuneSettings), training, "the settings of training")
+    return GENERATORS[name].words(settings)
 
 
 def check_processes(generator: str, num_processes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from privimage.generators.words import Words
 from privimage.privacy.event import Event
 from privimage.settings import FinetuneSettings, SampleSettings
 
@@ -19,11 +20,29 @@ if TYPE_CHECKING:
 PRETRAINED = PRIVATE = "diffusion"
 HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = True, False, True
 Settings = None  # the sections `pretrain` and `finetune` are this generator's
+CONDITIONED = "layers of attention and those that tell the network the label and the noise level"
+TRAINED = {  # in words
+    "all": "",
+    "attention": f"Only the {CONDITIONED} are trained; all other weights stay as pretraining left them.",
+    "lora": f"Only low-rank adapters beside the {CONDITIONED}, and the embedding of labels, are trained; all other "
+    "weights stay as pretraining left them.",
+}
 
 
 def event(settings: FinetuneSettings) -> Event:
     """DP-SGD, with noise multiplier 1."""
     return Event("poisson_gaussian", 1.0, settings.sampling_probability, settings.num_steps)
+
+
+def words(settings: FinetuneSettings) -> Words:
+    """A diffusion model, or the part of it that was trained privately."""
+    copies = settings.noise_levels_per_image
+    return Words(
+        origin="a diffusion model that was trained on the sensitive images with differential privacy",
+        weights="the private model: its weights and their moving average",
+        step=f"averages an image's gradient over {copies} noise level{'s' if copies > 1 else ''}",
+        beside=TRAINED[settings.trained],
+    )
 
 
 def pretrain(task: Pretraining) -> Made:

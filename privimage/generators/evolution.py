@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from privimage.generators import diffusion
+from privimage.generators.words import Words
 from privimage.privacy.event import Event
 from privimage.setting import setting
 from privimage.settings import SampleSettings
@@ -75,6 +76,15 @@ class Settings:
 def event(settings: EvolutionSettings) -> Event:
     """A vote of every image in each generation: one image more adds 1 to one count."""
     return Event("discrete_gaussian", 1.0, num_steps=settings.num_generations)
+
+
+def words(settings: EvolutionSettings) -> Words:
+    """The public diffusion model, and what the votes made of its images."""
+    return Words(
+        origin="a diffusion model that learnt from public images alone; the sensitive images voted on what it drew, "
+        "with differential privacy",
+        weights="the last generation, from which the images are taken",
+    )
 
 
 def pretrain(task: Pretraining) -> Made:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privimage.gan.settings import GanFinetuneSettings, GanPretrainSettings
+from privimage.generators.words import Words
 from privimage.privacy.event import Event
 from privimage.setting import setting
 from privimage.settings import SampleSettings
@@ -39,6 +40,18 @@ class Settings:
 def event(settings: GanFinetuneSettings) -> Event:
     """DP-SGD on the discriminator, with noise multiplier 1."""
     return Event("poisson_gaussian", 1.0, settings.sampling_probability, settings.num_steps)
+
+
+def words(settings: GanFinetuneSettings) -> Words:
+    """The generator, and the discriminator that stays behind."""
+    return Words(
+        origin="the generator of a generative adversarial network, whose discriminator was trained on the sensitive "
+        "images with differential privacy",
+        weights="the private generator: its weights and their moving average",
+        step="pairs it with an image that the generator makes, takes the pair's gradient of the discriminator's loss",
+        beside="The generator learns from the discriminator alone, under labels that are spread evenly, and never sees "
+        "a sensitive image.",
+    )
 
 
 def pretrain(task: Pretraining) -> Made:

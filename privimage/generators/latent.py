@@ -9,14 +9,16 @@ Source: Liu et al. 2023 (DP-LDM); Tsai et al. 2025 (DP-LoRA); Rombach et al. 202
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from privimage.diffusion.autoencoder_settings import AutoencoderSettings
 from privimage.errors import UserError
+from privimage.generators import diffusion
 from privimage.generators.diffusion import event
+from privimage.generators.words import Words
 from privimage.setting import setting
-from privimage.settings import PretrainSettings, SampleSettings
+from privimage.settings import FinetuneSettings, PretrainSettings, SampleSettings
 
 if TYPE_CHECKING:
     from privimage.artifacts import Weights
@@ -49,6 +51,18 @@ class Settings:
     """Latent diffusion. Its private training is as `finetune` says."""
 
     pretrain: LatentPretrainSettings = setting(LatentPretrainSettings(), "In place of the section `pretrain`.")
+
+
+def words(settings: FinetuneSettings) -> Words:
+    """A diffusion model of latents, and the autoencoder beside it."""
+    same = diffusion.words(settings)
+    encoded = "What it sees of an image is the code that an autoencoder, trained on public images alone, makes of it."
+    return replace(
+        same,
+        origin="a latent diffusion model that was trained on the sensitive images with differential privacy",
+        weights=f"{same.weights}; and the autoencoder, which has seen public images alone",
+        beside=" ".join([encoded, same.beside]).strip(),
+    )
 
 
 def pretrain(task: Pretraining) -> Made:

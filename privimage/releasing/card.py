@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from privimage.artifacts import ArtifactError, ImageSet, PrivacyStatement, QueryResult, Stated, Subset
+from privimage.generators import words_of
 from privimage.methods import POLICIES
 from privimage.privacy.event import Event
 from privimage.privacy.purposes import Purpose, purposes
@@ -23,7 +24,7 @@ from privimage.settings import ReleaseSettings
 
 PACKAGES = ("torch", "dp-accounting", "opacus", "numpy")
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-PURPOSES: tuple[Purpose, ...] = ("query", "training", "votes", "choice of epochs")  # those that the card has words for
+TOLD: tuple[Purpose, ...] = ("query", "training", "votes", "choice of epochs")  # those that the card has words for
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Facts:
     method: str
     seed: int
     images: ImageSet
+    kind: str  # of the model's weights
     folders: Sequence[str]
     statement: PrivacyStatement
     subset: Subset
@@ -53,9 +55,10 @@ def render(facts: Facts) -> str:
 
     Raises:
         ArtifactError: if a mechanism was used for which the card has no words.
+        ConfigError: if the settings of training are not those of what makes such weights.
     """
     named = list(zip(purposes(facts.statement), facts.statement.events, strict=True))
-    unknown = [purpose for purpose, _ in named if purpose not in PURPOSES]
+    unknown = [purpose for purpose, _ in named if purpose not in TOLD]
     if unknown:
         raise ArtifactError(f"the card has no words for the mechanism {unknown[0]!r}, so nothing is released.")
     if (facts.query is None) == any(purpose == "query" for purpose, _ in named):
@@ -69,6 +72,7 @@ def render(facts: Facts) -> str:
         statement=facts.statement,
         events=named,
         voted=any(purpose == "votes" for purpose, _ in named),
+        words=words_of(facts.kind, facts.statement.provenance.settings),
         query=facts.query,
         training=facts.statement.provenance.settings,
         sampling=facts.images.provenance.settings,
