@@ -42,7 +42,7 @@ from privimage.reporting.cost import verdict
 from privimage.reporting.grid import contact_sheet
 from privimage.settings import Declared, ReleaseSettings
 
-VERSION = 1
+VERSION = 2
 UNFINISHED = ".release-unfinished"  # beside the folder, while it is made
 SMALLEST_PERSON = 2  # whose cost is told where the set declares one image a person
 

@@ -1,7 +1,7 @@
 """One page to release, and one for the owner alone.
 
-Reads: privacy statements, synthetic images, subsets and noisy queries; for the internal edition also the real
-    images, measurements on them, attacks, training curves, benchmarks and the odometer.
+Reads: privacy statements, also of releases that are not shown, synthetic images, subsets and noisy queries; for the
+    internal edition also the real images, measurements on them, attacks, training curves, benchmarks and the odometer.
 Writes: one HTML file; for the internal edition also the measurements as CSV.
 Privacy: post-processing (release edition); evaluation, not private (internal edition).
 Source: Li et al., USENIX Security 2024, for what is measured.
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from privimage import cli
-from privimage.artifacts import ArtifactError, ImageSet, QueryResult, sha256, write_text
+from privimage.artifacts import ArtifactError, ImageSet, QueryResult, Stated, Statements, sha256, write_text
 from privimage.errors import UserError
 from privimage.measurements import Accuracy
 from privimage.privacy.ledger import Ledger
@@ -35,7 +35,7 @@ from privimage.reporting.cost import verdict
 from privimage.reporting.gallery import Picture, grids_within
 from privimage.settings import Declared
 
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 5_000_000
 GRID_BYTES = 2_600_000  # of all grids together, if figures leave as much
 SPARE_BYTES = 50_000
@@ -49,20 +49,22 @@ def run(
     cells: Sequence[Cell],
     queries: Mapping[str, tuple[str, QueryResult]],
     measured: Measured | None = None,
+    others: Sequence[Stated] = (),
 ) -> tuple[str, list[summary.Row]]:
     """The page, and the rows of the summary (none without ``measured``).
 
     ``queries`` maps the SHA-256 of a query's file to its name and result. With ``measured`` it is the internal
-    edition.
+    edition. ``others`` are releases that the page does not show, and whose cost its headline counts.
 
     Raises:
         ArtifactError: if the artifacts do not belong together or a privacy statement is incomplete.
     """
     _check_belonging(declared, cells, measured)
-    cost = verdict([cell.statement for cell in cells], {sha: q for sha, (_, q) in queries.items()}, declared)
+    stated = [*(cell.statement for cell in cells), *(other.statement for other in others)]
+    cost = verdict(stated, {sha: q for sha, (_, q) in queries.items()}, declared)
     shown = page.first_of_each(cells, lambda cell: cell.name)
     pictured = [cell.images for cell in shown] + ([measured.train] if measured else [])
-    released = page.released(dataset, declared, cells, queries, cost)
+    released = page.released(dataset, declared, cells, queries, cost, len(others))
     rows: list[summary.Row] = []
     internal = None
     if measured:
@@ -85,10 +87,11 @@ def main() -> None:
     cells, measurements = read_cells(args.cells, measured=internal)
     paths = [Path(path) for path in json_of(args.queries, "--queries", list)]
     if not internal:
-        refuse_internal(paths)
+        refuse_internal([*paths, *([args.statements] if args.statements else [])])
     queries = {sha256(path): (path.stem, QueryResult.read(path)) for path in paths}
     measured = _read_measured(args, declared, measurements) if internal else None
-    html, rows = run(args.dataset, declared, cells, queries, measured)
+    others = _others(args.statements, cells) if args.statements else []
+    html, rows = run(args.dataset, declared, cells, queries, measured, others)
     write_text(args.html, html)
     if internal:
         summary.write_summary(args.summary, rows)
@@ -102,6 +105,7 @@ def _parse() -> argparse.Namespace:
     made.add_argument("--declared", required=True, metavar="JSON", help="its public constants")
     made.add_argument("--cells", required=True, metavar="JSON", help="list of releases: method, seed, epsilon, files")
     made.add_argument("--queries", required=True, metavar="JSON", help="list of the queries' files")
+    made.add_argument("--statements", type=Path, help="privacy statements of all that the run releases of the set")
     made.add_argument("--html", required=True, type=Path, metavar="OUT", help="the page")
     internal = made.add_argument_group("internal edition only")
     internal.add_argument("--real-train", type=Path, help="the sensitive training images")
@@ -120,6 +124,20 @@ def _parse() -> argparse.Namespace:
     if args.edition == "internal" and missing:
         raise UserError(f"the internal edition needs {_flags(missing)} too.")
     return args
+
+
+def _others(path: Path, cells: Sequence[Cell]) -> list[Stated]:
+    """The releases of the file that are none of the cells.
+
+    Raises:
+        ArtifactError: if a cell is not among them.
+    """
+    stated, shown = Statements.read(path).releases, []
+    for cell in cells:
+        shown.append(Stated(cell.method, cell.seed, cell.statement))
+        if shown[-1] not in stated:
+            raise ArtifactError(f"{path} lacks the privacy statement of {cell.coordinates}; rerun statements.")
+    return [release for release in stated if release not in shown]
 
 
 def _read_measured(args: argparse.Namespace, declared: Declared, measurements: dict[str, Measurements]) -> Measured:

@@ -235,6 +235,23 @@ state_dir: here
     assert leaks(jobs) == set() and loose(jobs) == set()
 
 
+def test_what_is_said_of_all_releases_together_counts_those_of_ablations(fresh, tmp_path):
+    text = """
+include: [config/ablations.yaml]
+run: {ablations: [query-noise, epsilon], methods: [privimage, scratch], epsilons: [2], seeds: [5]}
+ablations:
+  query-noise: {values: [10, 50], epsilons: [2]}
+  epsilon: {method: scratch, setting: epsilon, values: [2, 4]}
+"""
+    (tmp_path / "overlay.yaml").write_text(text)
+    targets = [f"results/digits/{name}" for name in ("report.html", "scratch/seed5/eps2/release/SHA256SUMS")]
+    jobs = dry_run(fresh, *targets, "--configfile", "tests/toy.yaml", str(tmp_path / "overlay.yaml"))
+    (gathered,) = [job for job in jobs if job.rule == "statements"]
+    cells = ("privimage/seed5/eps2", "scratch/seed5/eps2", "query-noise.50/seed5/eps2", "scratch/seed5/eps4")
+    assert gathered.input == tuple(f"results/digits/{cell}/privacy.json" for cell in cells)
+    assert all(gathered.output[0] in job.input for job in jobs if job.rule in ("release", "report"))
+
+
 @pytest.mark.slow
 def test_the_paper_plans_where_no_data_is(fresh, tmp_path):
     (tmp_path / "once.yaml").write_text("run: {seeds: [0], epsilons: [10]}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jinja2 import meta
 
-from privimage import cli, membership, report
+from privimage import cli, membership, report, statements
 from privimage.artifacts import (
     Accountant,
     ArtifactError,
@@ -37,7 +37,7 @@ from privimage.settings import Declared
 OWNERS = ("utility", "confusion", "attacks", "training", "real")  # sections and pictures of the internal edition
 CONTEXT = {
     *("dataset", "today", "verdict", "class_names", "num_classes", "releases", "gallery", "queries", "selections"),
-    *("budget", "versions"),
+    *("budget", "versions", "num_others"),
 }
 HOSTILE = '<script>alert("0")</script>'
 NAMES = (HOSTILE, "b", "$c")
@@ -233,6 +233,23 @@ def test_the_headline_is_the_cost_of_everything_together_and_the_query_counts_on
     assert cost <= told < cost + 0.0011
     replaced = float(re.search(r"if one is replaced</dt><dd>([\d.]+)", html).group(1))
     assert accounting.epsilon(events, 5e-5, relation="replace_one") == pytest.approx(replaced, abs=0.0011)
+
+
+def test_the_headline_counts_what_the_run_releases_beside_the_page(monkeypatch, folder):
+    beside = [*cells(folder, False), {**cells(folder, False)[0], "method": "noise.5", "privacy": f"{folder}/more.json"}]
+    statement(1, [Event("poisson_gaussian", 3.0, 0.28, 80)]).write(folder / "more.json")
+    statements.run(json.dumps(beside)).write(folder / "statements.json")
+    given = ["--statements", str(folder / "statements.json")]
+    for edition in ("release", "internal"):
+        call(monkeypatch, arguments(fresh(folder), edition) + given)
+        html = (folder / f"{edition}.html").read_text(encoding="utf-8")
+        told = float(re.search(r'class="epsilon">.*?([\d.]+)</p>', html).group(1))
+        events = [QUERY, *TRAINING.values(), *TRAINING.values(), Event("poisson_gaussian", 3.0, 0.28, 80)]
+        assert 0 <= told - accounting.epsilon(events, 5e-5) < 0.0011
+        assert "page, and of 1 release of the same run's ablations beside it, together" in " ".join(html.split())
+    statements.run(json.dumps(beside[1:])).write(folder / "statements.json")
+    with pytest.raises(UserError, match="lacks the privacy statement of privimage/seed0/eps1; rerun statements"):
+        call(monkeypatch, arguments(folder, "release") + given)
 
 
 def test_the_release_edition_holds_nothing_measured_on_real_images(quick, monkeypatch, folder):

@@ -269,7 +269,7 @@ def test_the_report_s_times_are_those_of_every_stage_before_it(chain, plans):
     found = {path.relative_to(chain).as_posix() for path in (chain / "results").rglob("benchmarks/**/*.tsv")}
     beside = {
         path for path in found if re.search(r"/benchmarks/(report/|release/|statements)", path)
-    }  # the report waits for neither
+    }  # its own and the cards', and what takes no time
     assert len(beside) == 5 and found - listed == beside and not beside & listed
 
 

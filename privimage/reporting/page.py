@@ -42,20 +42,27 @@ def released(
     cells: Sequence[Cell],
     queries: Queries,
     verdict: Verdict,
+    num_others: int = 0,
 ) -> dict[str, Any]:
     """All that the release edition's template is given: nothing in it was computed from real images without noise.
 
-    ``queries`` maps the SHA-256 of a query's file to its name and result. The gallery's grids come with `render`.
+    ``queries`` maps the SHA-256 of a query's file to its name and result; ``num_others`` releases are in the verdict
+    and not among the cells. The gallery's grids come with `render`.
     """
     shown = first_of_each(cells, lambda cell: cell.name)
     budget = [
         (cell.name, shares(parts_of(cell.statement), cell.statement.delta), cell.statement.epsilon) for cell in shown
     ]
-    together = ("everything here", shares(verdict.parts, verdict.delta), verdict.epsilon)
+    together = (
+        "everything together" if num_others else "everything here",
+        shares(verdict.parts, verdict.delta),
+        verdict.epsilon,
+    )
     return {
         "dataset": dataset,
         "today": datetime.now(UTC).date().isoformat(),
         "verdict": verdict,
+        "num_others": num_others,
         "class_names": declared.class_names,
         "num_classes": len(declared.class_names),
         "releases": [_release(cell) for cell in cells],

@@ -152,9 +152,17 @@ def cells(dataset, *, internal):
 
 
 def releases(wildcards):
-    """What this run releases of the set: coordinates and statements, for the cards' word on composition."""
-    listed = cells(wildcards.dataset, internal=False)
-    return [{"method": c["method"], "seed": c["seed"], "privacy": e["privacy"]} for c, e in listed]
+    """What this run and its ablations release of the set, each once: for what cards and reports say of all together."""
+    varied = [point for name in CONFIG.run.ablations or () for point in ablations.points(CONFIG, wildcards.dataset, name)]
+    listed = [*CONFIG.run.releases(), *((point.method, point.seed, point.epsilon) for point in varied)]
+    return [
+        {
+            "method": method,
+            "seed": seed,
+            "privacy": f"results/{wildcards.dataset}/{method}/seed{seed}/eps{epsilon}/privacy.json",
+        }
+        for method, seed, epsilon in dict.fromkeys((m, s, epsilon_label(e)) for m, s, e in listed)
+    ]
 
 
 def cell_files(internal):

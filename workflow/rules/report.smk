@@ -8,6 +8,7 @@ rule report:
     input:
         cells=cell_files(internal=False),
         queries=queries,
+        statements=rules.statements.output.statements,
     output:
         html=report(
             "results/{dataset}/report.html",
@@ -34,13 +35,14 @@ rule report:
     shell:
         "python -m privimage.report --edition release --dataset {wildcards.dataset:q}"
         " --declared {params.declared:q} --cells {params.cells:q} --queries {params.queries:q}"
-        " --html {output.html:q} 2>&1 | tee {log:q}"
+        " --statements {input.statements:q} --html {output.html:q} 2>&1 | tee {log:q}"
 
 
 rule report_internal:
     input:
         cells=cell_files(internal=True),
         queries=queries,
+        statements=rules.statements.output.statements,
         real_train=rules.preprocess_sensitive.output.train,
         real_test=rules.preprocess_sensitive.output.holdout,
         real_accuracy=real_accuracies,
@@ -81,4 +83,5 @@ rule report_internal:
         " --declared {params.declared:q} --cells {params.cells:q} --queries {params.queries:q}"
         " --real-train {input.real_train:q} --real-test {input.real_test:q}"
         " --real-accuracy {params.real_accuracy:q} --benchmarks {params.benchmarks:q}"
-        " --odometer {params.odometer:q} --html {output.html:q} --summary {output.summary:q} 2>&1 | tee {log:q}"
+        " --odometer {params.odometer:q} --statements {input.statements:q}"
+        " --html {output.html:q} --summary {output.summary:q} 2>&1 | tee {log:q}"
