@@ -51,7 +51,7 @@ TABLES: dict[str, type] = {
 }
 RESERVED = {  # folders of the results that a row's own folder would run into, and rows that are always there
     "datasets": ("public", "internal", "ablation", "real"),
-    "methods": ("query", "internal", "real", "features"),
+    "methods": ("query", "internal", "real", "features", *METHODS),
     "networks": tuple(NETWORKS),
 }
 
@@ -106,6 +106,8 @@ class Config:
             ConfigError: if the row overrides what is not there.
         """
         own = (self.datasets[dataset].queries or {}).get(name, {})
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"`datasets.{dataset}.queries.{name}` is {own!r}; expected a section.")
         return build(s.QuerySettings, overlay(plain(self.queries[name]), own), f"datasets.{dataset}.queries.{name}")
 
     def sampling(self, dataset: str, method: str) -> dict[str, Any]:

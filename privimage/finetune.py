@@ -22,7 +22,7 @@ from privimage.checkpoints import fingerprint
 from privimage.compute import Compute
 from privimage.distributed import Group, joined
 from privimage.errors import UserError
-from privimage.generators import GENERATORS, check_processes, settings_of
+from privimage.generators import GENERATORS, check_processes, facts_of, settings_of
 from privimage.generators.contract import PrivateTask
 from privimage.privacy import accounting
 from privimage.privacy.event import Event, noisy_choice
@@ -124,6 +124,7 @@ def _lead(args: Any, group: Group) -> None:
         "seed": args.seed,
         "method": args.method,
         "version": VERSION,
+        **facts_of(args.generator),
     }
     facts |= {"classifier": task.classifier.identity} if task.classifier else {}
     label = f"{args.method} epsilon {args.epsilon:g} seed {args.seed}"

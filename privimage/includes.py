@@ -28,7 +28,7 @@ def included(config: Mapping[str, Any], root: str | Path) -> list[Path]:
                 f"`include` names {name!r}, which cannot be read ({error.strerror}); write its path from the root of "
                 "the checkout."
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"`include` names {name!r}, which is no YAML; name a configuration file.") from None
         if not isinstance(held, dict) or "include" in held:
             why = "includes others" if isinstance(held, dict) else "holds no settings"

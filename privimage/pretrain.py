@@ -20,7 +20,7 @@ from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.compute import DEFAULT, Compute
 from privimage.distributed import ALONE, Group, joined
 from privimage.errors import UserError
-from privimage.generators import GENERATORS, check_processes, settings_of
+from privimage.generators import GENERATORS, check_processes, facts_of, settings_of
 from privimage.generators.contract import Pretraining
 from privimage.schema import plain
 from privimage.settings import ComputeSettings, PretrainSettings
@@ -89,7 +89,7 @@ def main() -> None:
     settings = cli.settings_from(settings_of(args.generator, "pretrain", PretrainSettings), args.settings)
     parents = {"public": sha256(args.public), "subset": sha256(args.subset)}
     facts = {**parents, "settings": plain(settings), "seed": args.seed, "version": VERSION}
-    facts |= {} if args.generator == "diffusion" else {"generator": args.generator}
+    facts |= facts_of(args.generator)
     name = fingerprint({**facts, "class_names": list(args.class_names)})
     provenance = Provenance("pretrain", VERSION, {**plain(settings), "seed": args.seed}, parents)
     with joined() as group:

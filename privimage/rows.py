@@ -105,7 +105,9 @@ class Run:
     first_seed_only: tuple[str, ...] | None = setting(
         None, "Methods and ablations that are run with the first of the seeds alone; none: all with every seed."
     )
-    ablations: tuple[str, ...] | None = setting(None, "Rows of `ablations`, for the target of that name; none: none.")
+    ablations: tuple[str, ...] | None = setting(
+        None, "Rows of `ablations` that the run releases too, by the target of that name; cards and reports count them."
+    )
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
         """The seeds with which a method or an ablation is run."""

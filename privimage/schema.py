@@ -90,7 +90,7 @@ def known(key: str, name: str, table: Mapping[str, Any]) -> None:
         ConfigError: if not; it names what is near.
     """
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
         hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(table))}."
         raise ConfigError(f"`{key}` names `{name}`, which is not in its table; {hint}")
 

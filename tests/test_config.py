@@ -423,3 +423,12 @@ def test_what_an_ablation_runs_is_checked_before_it_is_paid_for():
     raw["run"] = {**raw["run"], "ablations": ["pop"]}
     with pytest.raises(ConfigError, match="population_size` is 100 for the method `pop.100`"):
         c.load(raw)
+
+
+@pytest.mark.parametrize("name", ["privimage", "pdp", "dp-ldm"])
+def test_a_method_that_is_always_there_keeps_its_name(name):
+    assert f"`methods.{name}` cannot be a name" in refused(f"methods.{name}", {"policy": "none"})
+
+
+def test_a_data_sets_query_is_a_section():
+    assert "`datasets.digits.queries.default` is 3" in refused("datasets.digits.queries", {"default": 3})

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from privimage.generators import GENERATORS
+from privimage.generators import GENERATORS, facts_of
 from privimage.methods import METHODS, OVERRIDABLE, POLICIES, Method, Policy
 
 
@@ -42,3 +42,15 @@ def test_card_and_page_have_the_same_words_for_every_policy():
 
     assert tuple(POLICIES) == get_args(Policy)
     assert card.POLICIES is page.POLICIES is POLICIES
+
+
+def test_a_generators_version_is_part_of_what_it_made(monkeypatch):
+    before = facts_of("gan")
+    monkeypatch.setattr(GENERATORS["gan"], "VERSION", 2)
+    assert facts_of("gan") != before
+    assert facts_of("diffusion") == {}  # as it was before there were others
+
+
+def test_no_two_generators_make_weights_of_one_kind():
+    kinds = [generator.PRIVATE for generator in GENERATORS.values()]
+    assert len(set(kinds)) == len(kinds)

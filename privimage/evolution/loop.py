@@ -127,7 +127,8 @@ def run(evolution: Evolution, voting: Voting, release: Release | None = None) ->
     start, population, rows = saves.resume() if saves else (0, None, [])
     seen = votes.features(voting.classifier, voting.images.images)
     labels = torch.from_numpy(voting.images.labels)
-    for generation in progress(range(start, settings.num_generations), "finetune", settings.num_generations, start):
+    generations = range(start, settings.num_generations)
+    for generation in progress(generations, "finetune", settings.num_generations, start, len(labels)):
         if population is None:
             candidates = evolution.first()
         else:

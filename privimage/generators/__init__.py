@@ -3,6 +3,7 @@
 A generator's module imports without torch, since the configuration asks it for its settings; its functions import what
 they need. It has:
 
+    VERSION                  raised when a change of the code changes results: what was made before is then made anew
     PRETRAINED, PRIVATE      kinds of weights: what pretraining makes, and what private training makes; the second is no
                              other generator's, since ``sample`` finds the generator by it
     HAS_LOSS                 whether its model is a diffusion model of pixels, which attacks and audits look into
@@ -69,3 +70,9 @@ def check_processes(generator: str, num_processes: int) -> None:
             f"the generator `{generator}` was started in {num_processes} processes and computes in one; leave out "
             "`processes`, `nodes` and all but one `gpu` for its methods."
         )
+
+
+def facts_of(generator: str) -> dict[str, object]:
+    """What a fingerprint holds of a generator: nothing of the first version of the first one, which had none."""
+    version = GENERATORS[generator].VERSION
+    return {} if (generator, version) == ("diffusion", 1) else {"generator": generator, "generator_version": version}

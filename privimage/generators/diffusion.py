@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from privimage.privacy.ledger import Release
     from privimage.private_training import Mechanism
 
+VERSION = 1
 PRETRAINED = PRIVATE = "diffusion"
 HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = True, False, True
 Settings = None  # the sections `pretrain` and `finetune` are this generator's

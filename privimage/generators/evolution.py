@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from privimage.privacy.ledger import Release
     from privimage.private_training import Mechanism
 
+VERSION = 1
 PRETRAINED, PRIVATE = diffusion.PRETRAINED, "population"
 HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, True, False
 PAPER = "Lin et al. 2024, CIFAR-10"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from privimage.privacy.ledger import Release
     from privimage.private_training import Mechanism
 
+VERSION = 1
 PRETRAINED, PRIVATE = "gan-pair", "gan"
 HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, False
 

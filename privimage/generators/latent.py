@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Start = tuple[Denoiser, Autoencoder]
 
 __all__ = ["event"]
+VERSION = 1
 PRETRAINED = PRIVATE = "latent-diffusion"
 HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, True
 

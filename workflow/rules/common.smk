@@ -7,6 +7,7 @@ from functools import cache
 from privimage import ablations
 from privimage.config import canonical, load, stage_version
 from privimage.errors import UserError
+from privimage.generators import GENERATORS
 from privimage.includes import included
 from privimage.rows import epsilon_label
 from privimage.schema import plain
@@ -66,6 +67,11 @@ def of_method(stage):
 
 def generator_of(wildcards):
     return CONFIG.methods[wildcards.method].generator
+
+
+def generator_version(wildcards):
+    """A parameter, so that what a generator made is made anew when its version is raised."""
+    return GENERATORS[generator_of(wildcards)].VERSION
 
 
 def declared(wildcards):

@@ -150,6 +150,7 @@ rule pretrain:
         settings=of_method("pretrain"),
         class_names=constant("class_names"),
         generator=generator_of,
+        generator_version=generator_version,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/pretrain",
         version=stage_version("pretrain"),
     shell:
@@ -192,6 +193,7 @@ rule finetune:
         declared=declared,
         releases=released,
         generator=generator_of,
+        generator_version=generator_version,
         query=query_flag,
         classifier=classifier_flag,
         state_dir=CONFIG.state_dir,
@@ -230,6 +232,7 @@ rule sample_part:
         compute=settings("compute"),
     params:
         settings=sampling,
+        generator_version=generator_version,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:
@@ -265,6 +268,7 @@ rule sample:
         compute=settings("compute"),
     params:
         settings=sampling,
+        generator_version=generator_version,
         checkpoints=f"{CONFIG.state_dir}/checkpoints/sample",
         version=stage_version("sample"),
     shell:

@@ -6,7 +6,6 @@ from itertools import product
 from shlex import quote
 
 from privimage.data.published import INCEPTION
-from privimage.generators import GENERATORS
 from privimage.networks import cache_folder
 
 
@@ -153,7 +152,9 @@ def cells(dataset, *, internal):
 
 def releases(wildcards):
     """What this run and its ablations release of the set, each once: for what cards and reports say of all together."""
-    varied = [point for name in CONFIG.run.ablations or () for point in ablations.points(CONFIG, wildcards.dataset, name)]
+    varied = [
+        point for name in CONFIG.run.ablations or () for point in ablations.points(CONFIG, wildcards.dataset, name)
+    ]
     listed = [*CONFIG.run.releases(), *((point.method, point.seed, point.epsilon) for point in varied)]
     return [
         {
