@@ -106,7 +106,7 @@ class Run:
         None, "Methods and ablations that are run with the first of the seeds alone; none: all with every seed."
     )
     ablations: tuple[str, ...] | None = setting(
-        None, "Rows of `ablations` that the run releases too, by the target of that name; cards and reports count them."
+        None, "Rows of `ablations` that the run releases too, by that target; cards and reports count them."
     )
 
     def seeds_of(self, name: str) -> tuple[int, ...]:
