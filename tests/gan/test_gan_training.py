@@ -22,6 +22,7 @@ def trained(settings=SETTINGS, checkpoint=None, made=None):
     return made, ema
 
 
+@pytest.mark.slow
 def test_two_flat_colours_are_learnt_each_under_its_label():
     rates = {"generator_learning_rate": 1e-2, "discriminator_learning_rate": 1e-2}
     settings = GanPretrainSettings(**{**SETTINGS.__dict__, "num_steps": 80, "batch_size": 32, **rates})
