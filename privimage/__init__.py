@@ -8,7 +8,7 @@ Verbs are stages, each run by one rule of the workflow as ``python -m privimage.
     classifier   public images                   -> the semantic query function
     query        sensitive images + classifier   -> a noisy histogram                      (spends privacy)
     select       the histogram                   -> public classes for each sensitive class
-    pretrain     the selected public images      -> a class-conditional diffusion model
+    pretrain     the selected public images      -> a class-conditional generator
     finetune     sensitive images + model        -> the private model, its privacy cost    (spends privacy)
     sample       the private model               -> synthetic images
     features     real images                     -> what a feature network sees in them    (not private)
@@ -28,6 +28,7 @@ Nouns are parts, which know nothing of stages:
     config       the settings, typed; the JSON schema and the reference are generated from it
     methods      the table of methods: which public data each one uses, and what it releases
     ablations    settings that vary, as further rows of that table
+    generators/  what a method trains and draws from, a module a kind: where parts below meet privacy
     networks     the table of feature networks: through whose eyes images are compared
     artifacts    the files that stages hand to each other, one class a file
     measurements the files of measuring stages; `feature_sets`: what a network saw in a set of images
@@ -35,13 +36,15 @@ Nouns are parts, which know nothing of stages:
     check_data   `privimage check-data`: what is wrong with a set of images
     status       `privimage status`: what of a run is done, and how far the rest is; by `heartbeat`
     checkpoints  what lets a long stage resume
-    private_training  the DP-SGD loop on the diffusion model: the one part that knows both worlds
+    private_training  the DP-SGD loop on the diffusion model; `private_gan_training`: on a GAN's discriminator
     compute      the device, precision and compilation; with `memory`, how many images at once
     launch       starts a stage, in one process or several; `gpus`: on which GPUs
     distributed  what the processes of one stage tell each other; `ranks`: which of them leads
     data/        readers of image sources; the only place that knows a data set's name
     classifiers/ networks that classify, and how they are trained
     diffusion/   the diffusion model: network, denoiser, loss, sampler (knows nothing of privacy)
+    gan/         generator and discriminator, and their training (knows nothing of privacy)
+    evolution/   Private Evolution: candidates, votes, children
     privacy/     mechanisms, accounting, ledger, DP-SGD (knows nothing of diffusion)
     metrics/     feature networks, and distances between what they see
     releasing/   the formats of a release, its card, and the list of what may be in it
