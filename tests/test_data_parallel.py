@@ -28,7 +28,7 @@ RNG = np.random.default_rng(0)
 NETWORK = NetworkSettings(base_channels=4, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
 PRETRAIN = PretrainSettings(network=NETWORK, num_steps=5, batch_size=7, learning_rate=1e-2, ema_decay=0.9)
 CLASSIFIER = ClassifierSettings(
-    block="basic", blocks_per_level=(1, 1), base_channels=4, num_epochs=2, batch_size=9, learning_rate=0.05
+    block="basic", blocks_per_level=(1, 1), base_channels=8, num_epochs=2, batch_size=9, learning_rate=0.05
 )
 TRAIN = ImageSet(RNG.integers(0, 256, (25, 8, 8, 1), np.uint8), np.arange(25) % 3, ("a", "b", "c"), "made")
 HOLDOUT = replace(TRAIN, images=TRAIN.images[:7], labels=TRAIN.labels[:7])
