@@ -20,7 +20,7 @@ from privimage.settings import ClassifierSettings
 SETTINGS = ClassifierSettings(
     block="basic",
     blocks_per_level=(1, 1),
-    base_channels=4,
+    base_channels=8,
     num_epochs=4,
     batch_size=8,
     learning_rate=0.05,
