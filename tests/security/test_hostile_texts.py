@@ -124,7 +124,7 @@ def test_names_are_only_names_in_either_edition_of_the_report(edition):
 
 def test_names_are_only_names_on_the_card():
     facts = Facts(
-        dataset="digits", method="privimage", seed=0, images=images(), folders=folder_names(HOSTILE),
+        dataset="digits", method="privimage", seed=0, images=images(), kind="diffusion", folders=folder_names(HOSTILE),
         statement=statement(), subset=SUBSET, query=QUERY, persons=[(2, 2.0)], others=[], joint=None,
         settings=ReleaseSettings(pretty_name="'a': !!python/name:os.system <script>", license="!!binary x"),
     )  # fmt: skip

@@ -21,9 +21,9 @@ LEAKS = {  # name: (the rule it is put into, its file, what is replaced, by what
         '" --start results/{wildcards.dataset}/internal/train.h5 --public {input.public:q} --subset',
     ),
     "the released report reads what the set holds": (
-        "report", "report.smk", "        cells=cell_files(internal=False),\n        queries=queries,\n    output:",
+        "report", "report.smk", "        cells=cell_files(internal=False),\n        queries=queries,\n",
         "        cells=cell_files(internal=False),\n        queries=queries,\n"
-        '        table="results/{dataset}/internal/contents.json",\n    output:',
+        '        table="results/{dataset}/internal/contents.json",\n',
     ),
     "the release folder is told of the odometer": (
         "release", "release.smk", '" --folder {params.folder:q} 2>&1',
