@@ -70,7 +70,7 @@ def images(source="synthetic"):
 def statement():
     return PrivacyStatement(
         1.0, 1e-4, 1.0, "add_or_remove_one", [EVENT, TRAINING], 1.9, 1, 1.0, 1000, [Accountant("PLD", "1", 1.0)], True,
-        [f"Nothing covers `{HOSTILE[0]}`."], Provenance("finetune", 2, plain(FinetuneSettings())),
+        [f"Nothing covers `{HOSTILE[0]}`."], Provenance("finetune", 2, plain(FinetuneSettings()), {"query": "0" * 64}),
     )  # fmt: skip
 
 
