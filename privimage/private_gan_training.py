@@ -12,6 +12,7 @@ Source: Li et al. 2024 (PrivImage+G); Xie et al. 2018 (DPGAN).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,10 +30,10 @@ from privimage.gan.networks import Generator
 from privimage.gan.pair import Pair, labels_in_turn, settle
 from privimage.gan.training import adam, discriminator_loss, generator_gradient, latent, step_generator
 from privimage.measurements import Curve
-from privimage.memory import bytes_kept, images_that_fit, smaller
+from privimage.memory import bytes_kept, images_that_fit
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.ledger import Release
-from privimage.private_training import COLUMNS, Mechanism, Saves
+from privimage.private_training import COLUMNS, Mechanism, Saves, attempted
 from privimage.progress import progress
 
 COPIES = 2  # rows that the discriminator sees of a pair
@@ -63,18 +64,9 @@ def run(
         for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected):
             if release:
                 release.reserve_step(step)
-            while True:
-                try:
-                    gradient, row = private_gradient(pair, data, mechanism, size, step)
-                    break
-                except stopping.Stopped:  # the step has changed nothing yet, and will draw the same again
-                    if saves:
-                        saves.save(step, pair, ema, optimizer, rows, size)
-                    raise
-                except (RuntimeError, MemoryError) as error:  # here too
-                    size = smaller(size, error)
-                    if saves:  # before the step is taken: a replay must not begin with the larger size
-                        saves.save(step, pair, ema, optimizer, rows, size)
+            take = partial(private_gradient, pair, data, mechanism, step=step)
+            save = partial(saves.save, step, pair, ema, optimizer, rows) if saves else None
+            (gradient, row), size = attempted(take, size, save)
             rows.append(row)
             _update(pair, ema, optimizer, gradient, mechanism, step)
             if saves and saves.every.due():

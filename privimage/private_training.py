@@ -11,6 +11,8 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +45,7 @@ from privimage.settings import Declared, FinetuneSettings
 SAVE_SECONDS = 60.0
 COLUMNS = ("step", "loss", "images")
 Losses = Callable[[Denoiser, NoisyBatch], Tensor]
+Taken = TypeVar("Taken")  # what a step gives
 
 
 @dataclass(frozen=True)
@@ -94,18 +97,10 @@ def run(
         for step in steps:
             if release:
                 release.reserve_step(step)
-            while True:
-                try:
-                    rows.append(_step(model, optimizer, losses, data, mechanism, size, step, group))
-                    break
-                except stopping.Stopped:  # the step has changed nothing yet, and will draw the same again
-                    if saves:
-                        saves.save(step, model, ema, optimizer, rows, size)
-                    raise
-                except (RuntimeError, MemoryError) as error:  # here too
-                    size = smaller(size, error)
-                    if saves:  # before the step is taken: a replay must not begin with the larger size
-                        saves.save(step, model, ema, optimizer, rows, size)
+            take = partial(_step, model, optimizer, losses, data, mechanism, step=step, group=group)
+            save = partial(saves.save, step, model, ema, optimizer, rows) if saves else None
+            row, size = attempted(take, size, save)
+            rows.append(row)
             ema.update_parameters(model)
             if saves and saves.every.due():
                 saves.save(step + 1, model, ema, optimizer, rows, size)
@@ -115,6 +110,24 @@ def run(
     group.numbers([])  # no further step
     group.spread(model.parameters())
     return model, ema.module, Curve(COLUMNS, tuple(rows))
+
+
+def attempted(take: Callable[[int], Taken], size: int, save: Callable[[int], None] | None) -> tuple[Taken, int]:
+    """What ``take(size)`` gives, and how many images it computed at once: ``size``, or fewer where memory runs out.
+
+    A step that ends before its time has changed nothing, and will draw the same again. ``save`` notes a size before a
+    step is taken with it: a replay must not begin with the larger one.
+    """
+    save = save or (lambda size: None)
+    while True:
+        try:
+            return take(size), size
+        except stopping.Stopped:
+            save(size)
+            raise
+        except (RuntimeError, MemoryError) as error:
+            size = smaller(size, error)
+            save(size)
 
 
 def assist(
