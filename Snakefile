@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                       the default run (config/config.yaml)
 #   snakemake --cores 2 --configfile config/mine.yaml         the same, with your settings merged over it
 #   snakemake --cores 2 -R pretrain                           one stage again, and what follows from it
-#   snakemake ablations --cores 2 --configfile config/ablations.yaml    also: study, paper; see docs/methods.md
+#   snakemake ablations --cores 2 --configfile config/ablations.yaml    also: study, paper, picks, hindsight
 #
 # Rules call `python -m privimage.<stage>`; a rule knows paths, a module knows mathematics.
 
@@ -48,6 +48,24 @@ rule study:
     input:
         expand("results/{dataset}/internal/table.csv", dataset=CONFIG.run.datasets),
         rules.ablations.input,
+    localrule: True
+
+
+# `pick` chooses a method on each proxy that is run; `hindsight` says how well that predicts what is best on the set itself.
+rule picks:
+    input:
+        [f"results/{dataset}/internal/picked.yaml" for dataset in CONFIG.run.datasets if dataset in PROXIES],
+    localrule: True
+
+
+rule hindsight:
+    input:
+        [
+            f"results/{dataset}/internal/proxy.{end}"
+            for dataset in CONFIG.run.datasets
+            for end in ("csv", "png")
+            if CONFIG.datasets[dataset].proxy
+        ],
     localrule: True
 
 

@@ -17,6 +17,9 @@ from typing import Any, get_type_hints
 from privimage import evaluation_settings as e
 from privimage import settings as s
 from privimage.ablations import expand
+from privimage.alike import MEANING as LIKE_MEANS
+from privimage.alike import TABLES as LIKE
+from privimage.alike import spelt_out
 from privimage.config_checks import check, check_overrides
 from privimage.errors import UserError
 from privimage.methods import METHODS, Method
@@ -80,6 +83,9 @@ class Config:
         row = self.datasets[dataset] if dataset else self.publics[public]
         shape = self.publics[row.public] if dataset else row
         own = {f.name: getattr(row, f.name, f.default) for f in fields(s.Source)}
+        for part in ("classes", "without_classes"):  # left out, so that rows of before are what they were
+            if own[part] is None:
+                del own[part]
         how = {key: value for key, value in plain(row.preprocess).items() if key in own}
         place = {"path": row.path or self.fetched(dataset=dataset, public=public)}
         return {**own, **how, **place, "resolution": shape.resolution, "channels": shape.channels}
@@ -144,6 +150,20 @@ class Config:
         overlaid = overlay(plain(base), (method_row.settings or {}).get(section, {}))
         return build(type(base), overlaid, f"methods.{method}.settings.{section}")
 
+    def pretrained_as(self, dataset: str, method: str) -> str:
+        """The first method of the table whose pretrained model on a data set is this method's too.
+
+        All that makes the model is the same: policy, query, generator, settings of `select` and `pretrain`.
+        """
+
+        def made_by(name: str) -> tuple[Any, ...]:
+            row = self.methods[name]
+            own = (self.of_method(section, dataset, name) for section in ("select", "pretrain"))
+            return row.policy, row.query, row.generator, *own
+
+        wanted = made_by(method)
+        return next(name for name in self.methods if made_by(name) == wanted)
+
 
 def load(raw: Mapping[str, Any]) -> Config:
     """The checked configuration from what YAML gave.
@@ -151,6 +171,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one sentence that names the key.
     """
+    raw = spelt_out(raw)
     validate(raw, config_schema())
     merged = {name: dict(raw[name]) for name in TABLES if name in raw}
     for table, row_class in (("publics", Public), ("datasets", Dataset)):
@@ -205,6 +226,8 @@ def config_schema() -> dict[str, Any]:
         name: {"type": "object", "additionalProperties": schema_of(cls), "description": (cls.__doc__ or "").strip()}
         for name, cls in TABLES.items()
     }
+    for name in LIKE:  # gone when the rows are checked, and so told here
+        tables[name]["additionalProperties"]["properties"]["like"] = {"type": "string", "description": LIKE_MEANS}
     sections = {n: {**schema_of(cls), "description": (cls.__doc__ or "").strip()} for n, cls in SECTIONS.items()}
     state = {"type": "string", "description": "Folder of checkpoints, keys and the odometer; outlives results."}
     include = {"type": "array", "items": {"type": "string"}, "description": "Files that are merged before this one."}

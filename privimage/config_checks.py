@@ -80,7 +80,10 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
     if len(set(row.class_names)) != len(row.class_names):
         raise ConfigError(f"`{where}.class_names` names a class twice; expected each once.")
     _check_words(where, row)
-    if label in config.run.datasets and row.source in s.OWN and row.budget is None:
+    if row.proxy is not None:
+        _check_proxy(config, label, row)
+    is_proxy = any(other.proxy == label for other in config.datasets.values())
+    if label in config.run.datasets and row.source in s.OWN and row.budget is None and not is_proxy:
         raise ConfigError(
             f"`{where}.budget` is missing; expected the largest epsilon that everything ever drawn from these images "
             f"may cost together, such as `budget: {max(config.run.epsilons):g}` for one release: what would exceed it "
@@ -192,6 +195,22 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
         )
 
 
+def _check_proxy(config: Config, label: str, row: Dataset) -> None:
+    """What stands in for a sensitive set holds none of its images, as far as rows tell, and has its constants."""
+    known(f"datasets.{label}.proxy", row.proxy, config.datasets)
+    other = config.datasets[row.proxy]
+    if (row.source, row.path) == (other.source, other.path):
+        raise ConfigError(
+            f"`datasets.{label}.proxy` is `{row.proxy}`, which draws from the same images; expected a row of public "
+            "images: what is chosen on sensitive ones is not covered by the guarantee."
+        )
+    if (row.num_images, row.delta) != (other.num_images, other.delta):
+        raise ConfigError(
+            f"`datasets.{label}.proxy` is `{row.proxy}`, which declares {other.num_images} images and delta "
+            f"{other.delta:g}; expected {row.num_images} and {row.delta:g}, so that its noise is that of `{label}`."
+        )
+
+
 def _check_words(where: str, row: Dataset) -> None:
     """What is written into a release names no place: found here, not when the budget is spent."""
     words = [("class_names", name) for name in row.class_names]
@@ -267,5 +286,11 @@ def check_source(where: str, row: Any) -> None:
             raise ConfigError(
                 f"`{where}.{key}` is {getattr(row, key)!r}; only source `{source}` takes it, leave it out."
             )
+    if row.classes is not None and row.without_classes is not None:
+        raise ConfigError(f"`{where}` has `classes` and `without_classes`; expected one of them, leave out the other.")
     if row.source == "emnist" and row.variant is None:
         raise ConfigError(f"`{where}.variant` is missing; name the variant of EMNIST to read, such as `letters`.")
+    if row.source not in s.DRAWN and row.images_per_class is not None:
+        raise ConfigError(
+            f"`{where}.images_per_class` is for images that are drawn; source `{row.source}` has its own."
+        )

@@ -42,7 +42,8 @@ The file has three kinds of parts:
 - `run` says **what runs**, as lists: every combination of its data sets, methods, epsilons and seeds.
 - The **tables** `publics`, `datasets`, `queries`, `methods`, `networks` and `ablations` are catalogues of named rows. A
   row that nothing to be run needs costs nothing. A public row fixes resolution, channels and the semantic query
-  function; sensitive sets that name the same row share it.
+  function; sensitive sets that name the same row share it. A row of `publics` or `datasets` may say `like: another`:
+  what it does not say itself, the other row says.
 - The **sections**, one a stage, hold that stage's defaults. A row overrides them under the section's own name, and
   only in what differs:
 

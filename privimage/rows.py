@@ -29,12 +29,6 @@ class Public(s.Place):
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int = setting(REQUIRED, "Public classes.", minimum=2)
-    images_per_class: int | None = setting(
-        None, "Images to draw of each class, for sources that are drawn.", minimum=10
-    )
-    margin: int = setting(
-        0, "Black pixels left free around each drawn sign; MNIST's digits stand in 20 of 28.", unit="pixels", minimum=0
-    )
     preprocess: s.PreprocessSettings = setting(s.PreprocessSettings(), "Overrides of `preprocess`.")
     classifier: s.ClassifierSettings = setting(s.ClassifierSettings(), "Overrides of `classifier`.")
     compute: s.ComputeSettings = setting(s.ComputeSettings(), "Overrides of `compute`.")
@@ -57,6 +51,9 @@ class Dataset(s.Place):
         None,
         "Epsilon that everything drawn from this set may cost together; required for images of one's own.",
         above=0,
+    )
+    proxy: str | None = setting(
+        None, "Row of `datasets` of public images that stands in for this one where methods are chosen (`pick`)."
     )
     reproducible_noise: bool = setting(False, "For tests only: noise from the seed. Voids the guarantee, and says so.")
     preprocess: s.PreprocessSettings = setting(s.PreprocessSettings(), "Overrides of `preprocess`.")

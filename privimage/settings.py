@@ -26,6 +26,11 @@ PATH = "Folder or file of the images; without one, a published set that may be f
 VARIANT = (
     "Which part of a source that has several: EMNIST's `letters`, `balanced`, `digits`, `mnist`, `byclass`, `bymerge`."
 )
+CLASSES = "Only these classes of the source; none: all. A set of classes that another row is `without_classes`."
+WITHOUT = (
+    "Classes of the source that are left out, so that a row that has them can stand in for a sensitive set. "
+    "`num_classes` counts those that are left."
+)
 ATTRIBUTE = "CelebA's attribute that labels the images, such as `Male`; none: one class."
 
 
@@ -37,6 +42,14 @@ class Place:
     path: str | None = setting(None, PATH)
     variant: str | None = setting(None, VARIANT)
     attribute: str | None = setting(None, ATTRIBUTE)
+    classes: tuple[str, ...] | None = setting(None, CLASSES)
+    without_classes: tuple[str, ...] | None = setting(None, WITHOUT)
+    images_per_class: int | None = setting(
+        None, "Images to draw of each class, for sources that are drawn.", minimum=10
+    )
+    margin: int = setting(
+        0, "Black pixels left free around each drawn sign; MNIST's digits stand in 20 of 28.", unit="pixels", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,14 @@ class NetworkSettings:
     base_channels: int = setting(32, "Channels at full resolution.", minimum=4)
     channel_multipliers: tuple[int, ...] = setting(
         (1, 2, 2), "Channels at each level over the base; each level halves the resolution.", minimum=1
+    )
+    patch_size: int = setting(
+        1,
+        "Side of the squares of pixels that become the channels of one position, so that the network works at the "
+        "resolution over it, at its square of the cost.",
+        unit="pixels",
+        minimum=1,
+        source="Peebles & Xie 2023 (DiT)",
     )
     num_res_blocks: int = setting(2, "Residual blocks at each level on the way down.", minimum=1)
     attention_resolutions: tuple[int, ...] = setting(
@@ -288,8 +309,6 @@ class Source(Place, Reading):
     resolution: int = setting(REQUIRED, "Side of the square images.", unit="pixels", minimum=4)
     channels: Literal[1, 3] = setting(REQUIRED, "1 for grey, 3 for RGB.")
     num_classes: int | None = setting(None, "Public classes; None for a sensitive set, which declares their names.")
-    images_per_class: int | None = setting(None, "Images to draw of each class.")
-    margin: int = setting(0, "Black pixels left free around each drawn sign.", unit="pixels", minimum=0)
 
 
 @dataclass(frozen=True)

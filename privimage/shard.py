@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from privimage import cli
-from privimage.data import reader
+from privimage.data.chosen import read
 from privimage.data.reading import Part
 from privimage.schema import plain
 from privimage.settings import Source
@@ -29,7 +29,7 @@ def run(source: Source, class_names: tuple[str, ...] | None, index: int, of: int
     Raises:
         UserError: if the source as a whole cannot be read, or its classes are not the declared ones.
     """
-    collection = reader(source.source)(source, class_names)
+    collection = read(source, class_names)
     # Where the images lay on this machine is nobody's business.
     settings = {key: value for key, value in plain(source).items() if key != "path"}
     return write_shard(path, Part(collection, source, index, of), settings)

@@ -1,7 +1,8 @@
 """Put what was measured of many releases into one table: a run's, an ablation's, or ours beside published numbers.
 
 Reads:   privacy statements, accuracies, distances and times of releases; or such tables, and what others published.
-Writes:  a table as CSV, a picture where a setting varies; prints methods against epsilons.
+Writes:  a table as CSV, differences to the first method, a picture where a setting varies; prints methods against
+         epsilons.
 Privacy: evaluation, not private: accuracies and distances were computed from real images.
 """
 
@@ -17,7 +18,7 @@ from privimage import cli
 from privimage.artifacts import ArtifactError, PrivacyStatement, write_bytes
 from privimage.errors import UserError
 from privimage.measurements import Accuracy, Quality
-from privimage.reporting import study, summary
+from privimage.reporting import differences, study, summary
 from privimage.reporting.cells import json_of, read_benchmark
 from privimage.reporting.summary import Row
 
@@ -61,6 +62,10 @@ def main() -> None:
         write_bytes(args.figure, ablation_figure(args.setting, rows, study.shown(summary.metrics_of(rows))))
     summary.write_rows(args.table, rows, columns_of(rows))
     print(study.grid(rows), end="")
+    if args.differences:
+        found = differences.differences(rows)
+        summary.write_rows(args.differences, found, differences.COLUMNS)
+        print(f"\n{differences.differences_text(found)}", end="")
 
 
 def _parse() -> argparse.Namespace:
@@ -69,6 +74,7 @@ def _parse() -> argparse.Namespace:
     table = made.add_argument_group("a table of releases")
     table.add_argument("--cells", metavar="JSON", help="list of releases: method, seed, epsilon, files")
     table.add_argument("--table", type=Path, metavar="OUT", help="the table as CSV")
+    table.add_argument("--differences", type=Path, metavar="OUT", help="of each method to the first one, as CSV")
     table.add_argument("--setting", help="what varies, if it is an ablation")
     table.add_argument("--figure", type=Path, metavar="OUT", help="its picture as PNG")
     paper = made.add_argument_group("ours beside published numbers")

@@ -235,6 +235,29 @@ state_dir: here
     assert leaks(jobs) == set() and loose(jobs) == set()
 
 
+def test_methods_that_pretrain_alike_share_the_model_and_others_do_not(fresh, tmp_path):
+    text = """
+run: {methods: [random, longer, privimage, other-query, wider], epsilons: [2], seeds: [5, 6]}
+queries: {again: {noise_multiplier: 10}}
+methods:
+  longer: {policy: query, query: default, settings: {finetune: {num_steps: 9}, sample: {guidance_scale: 1.0}}}
+  wider: {policy: query, query: default, settings: {pretrain: {num_steps: 9}, finetune: {num_steps: 9}}}
+  other-query: {policy: query, query: again}
+"""
+    jobs = dry_run(fresh, *study(tmp_path, text))
+    trained = sorted((j.wildcards["method"], j.wildcards["seed"]) for j in jobs if j.rule == "pretrain")
+    assert trained == sorted((m, s) for m in ("random", "privimage", "other-query", "wider") for s in "56")
+    started = {
+        (j.wildcards["method"], path.split("/")[2])
+        for j in jobs
+        if j.rule == "finetune"
+        for path in j.input
+        if path.endswith("pretrained.safetensors")
+    }
+    alone = {(m, m) for m in ("random", "privimage", "other-query", "wider")}
+    assert started == {*alone, ("longer", "privimage")}
+
+
 def test_what_is_said_of_all_releases_together_counts_those_of_ablations(fresh, tmp_path):
     text = """
 include: [config/ablations.yaml]

@@ -267,7 +267,10 @@ def test_sources_take_the_shape_of_the_public_row():
     assert sensitive["resolution"] == public["resolution"] == 16
     assert (sensitive["source"], sensitive["num_classes"], sensitive["images_per_class"]) == ("digits", None, None)
     assert (public["source"], public["num_classes"], public["images_per_class"]) == ("glyphs", 62, 300)
-    assert sensitive.keys() == public.keys() == s.Source.__dataclass_fields__.keys()
+    parts = {"classes", "without_classes"}  # only where a row names some, so that rows of before are what they were
+    assert sensitive.keys() == public.keys() == s.Source.__dataclass_fields__.keys() - parts
+    config = c.load(changed("publics.glyphs8.without_classes", ["letter a"]))
+    assert config.source(public="glyphs8").keys() == s.Source.__dataclass_fields__.keys() - {"classes"}
 
 
 def test_declared_constants_are_those_of_the_row():

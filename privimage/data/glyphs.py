@@ -12,6 +12,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -45,19 +46,22 @@ FILLS = 0.625  # part of the canvas that the sign fills, so that it can be bent 
 
 
 def read(source: Source, class_names: Sequence[str] | None = None) -> Collection:
-    """``images_per_class`` images of each of ``num_classes`` signs, a sixth of them held out; always the same.
+    """``images_per_class`` images of each of the first ``num_classes`` signs, or of all; always the same.
 
-    The images of a sign come from one stream of random numbers, so all of them are drawn while they are listed.
+    A sixth of each is held out.
+    The images of a sign come from one stream of random numbers: all are drawn when the first is asked for.
 
     Raises:
         UserError: if the row does not say how many, asks for more signs than there are, or leaves no room for them.
     """
-    signs, per_class = SIGNS[: source.num_classes], source.images_per_class
-    if not per_class or not source.num_classes or source.num_classes > len(SIGNS):
+    wanted, per_class = source.num_classes, source.images_per_class
+    wanted = len(SIGNS) if wanted is None else wanted
+    if not per_class or not 0 < wanted <= len(SIGNS):
         raise UserError(
-            f"source `glyphs` got num_classes {source.num_classes} and images_per_class {per_class}; "
-            f"expected both, and at most {len(SIGNS)} classes."
+            f"source `glyphs` got num_classes {wanted} and images_per_class {per_class}; expected a number of images, "
+            f"and 1 to {len(SIGNS)} classes."
         )
+    signs = SIGNS[:wanted]
     if source.resolution - 2 * source.margin < SMALLEST:
         raise UserError(
             f"source `glyphs` got margin {source.margin}; expected one that leaves {SMALLEST} of {source.resolution} "
@@ -67,11 +71,16 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
 
     def items() -> Iterator[Record]:
         fonts, held_out = fonts_by_sign(), per_class // HELD_OUT
+
+        @lru_cache(maxsize=1)
+        def drawn(index: int) -> list[np.ndarray]:
+            return list(_draw(index, fonts[signs[index]], signs[index], source))
+
         for index, sign in enumerate(progress(signs, "glyphs", len(signs))):
             label = names.index(name(sign))
-            for number, pixels in enumerate(_draw(index, fonts[sign], sign, source)):
+            for number in range(per_class):
                 split = "test" if number < held_out else "train"
-                yield Record(f"{name(sign)}, image {number}", label, split, lambda pixels=pixels: pixels)
+                yield Record(f"{name(sign)}, image {number}", label, split, lambda i=index, n=number: drawn(i)[n])
 
     return Collection("glyphs drawn on the spot", names, items)
 

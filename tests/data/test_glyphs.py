@@ -34,12 +34,14 @@ def test_further_signs_have_names_of_their_own():
     assert "ampersand" in train.class_names
 
 
-@pytest.mark.parametrize(
-    "changes", [{"num_classes": 1000}, {"num_classes": None}, {"images_per_class": None}, {"num_classes": 0}]
-)
+@pytest.mark.parametrize("changes", [{"num_classes": 1000}, {"images_per_class": None}, {"num_classes": 0}])
 def test_a_row_that_cannot_be_drawn_is_refused(changes):
     with pytest.raises(UserError, match="num_classes .* images_per_class"):
         glyphs.read(source(**changes))
+
+
+def test_without_a_number_all_signs_are_drawn():
+    assert glyphs.read(source(num_classes=None)).class_names == tuple(map(glyphs.name, glyphs.SIGNS))
 
 
 def test_two_readings_are_the_same_and_no_two_images_are():

@@ -95,7 +95,7 @@ rule membership:
 rule audit:
     input:
         images=rules.preprocess_sensitive.output.train,
-        pretrained=rules.pretrain.output.weights,
+        pretrained=pretrained_of,
         privacy=rules.finetune.output.privacy,
     output:
         result=f"results/{{dataset}}/internal/{CELL}/audit.json",

@@ -33,6 +33,7 @@ if workflow.storage_settings.default_storage_provider and not Path(CONFIG.state_
         f"error: state_dir is {str(CONFIG.state_dir)!r}; where results are copied to and from a storage, a job's own folder"
         " is gone after it, and with it what was spent: set an absolute path that all jobs see."
     )
+PROXIES = sorted({row.proxy for row in CONFIG.datasets.values() if row.proxy})
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 

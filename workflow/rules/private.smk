@@ -165,7 +165,7 @@ rule pretrain:
 rule finetune:
     input:
         images=rules.preprocess_sensitive.output.train,
-        pretrained=rules.pretrain.output.weights,
+        pretrained=pretrained_of,
         subset=rules.select.output.subset,
         query=query_of,
         classifier=classifier_read,

@@ -19,6 +19,17 @@ def query_flag(wildcards, input):
     return f"--query {input.query}" if input.query else ""
 
 
+@cache
+def pretrained_as(dataset, method):
+    """The method in whose folder the pretrained model of a method lies: of equal ones, one is trained."""
+    return CONFIG.pretrained_as(dataset, method)
+
+
+def pretrained_of(wildcards):
+    method = pretrained_as(wildcards.dataset, wildcards.method)
+    return f"results/{wildcards.dataset}/{method}/seed{wildcards.seed}/pretrained.safetensors"
+
+
 def classifier_read(wildcards):
     """The public classifier, for methods whose private training looks through it."""
     reads = GENERATORS[generator_of(wildcards)].READS_CLASSIFIER
@@ -217,8 +228,10 @@ def benchmarks(wildcards):
     if audited(wildcards.dataset):  # no part of what its release took
         files["audit"] = "{}/audit/{}-seed{}-eps{}.tsv".format(folder, *audited(wildcards.dataset))
     for method, seed, epsilon in CONFIG.run.releases():
-        for stage in ("select", "pretrain", "semantics"):
+        for stage in ("select", "semantics"):
             files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
+        trained = pretrained_as(wildcards.dataset, method)
+        files[f"pretrain/{trained}/seed{seed}"] = f"{folder}/pretrain/{trained}-seed{seed}.tsv"
         epsilon = epsilon_label(epsilon)
         at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
         for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
@@ -251,7 +264,7 @@ def tabulated(dataset, releases):
             "privacy": f"results/{dataset}/{cell}/privacy.json",
             "quality": [f"{inside}/{cell}/quality/{name}.json" for name in row.quality.networks],
             "seconds": {
-                "pretrain": [f"{notes}/pretrain/{method}-seed{seed}.tsv"],
+                "pretrain": [f"{notes}/pretrain/{pretrained_as(dataset, method)}-seed{seed}.tsv"],
                 "finetune": [f"{notes}/finetune/{method}-seed{seed}-eps{epsilon}.tsv"],
                 "sample": [*parts, f"{notes}/sample/{method}-seed{seed}-eps{epsilon}.tsv"],
             },

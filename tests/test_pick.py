@@ -1,0 +1,104 @@
+"""Picking on a proxy: the best mean wins, incomplete methods do not count; ranks against those of the set itself."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+from test_config import DEFAULT, changed
+
+from privimage import pick
+from privimage.config import load
+from privimage.errors import UserError
+from privimage.reporting import ranking
+from privimage.reporting.summary import write_rows
+from privimage.schema import ConfigError, overlay
+
+COLUMNS = ("dataset", "method", "seed", "epsilon", "epsilon_spent", "protocol", "accuracy_mean")
+
+
+def rows(means, epsilons=(1.0, 10.0), seeds=(0, 1)):
+    """A table of releases whose accuracy rises with epsilon and seed by the same for every method."""
+    return [
+        {
+            "dataset": "d",
+            "method": m,
+            "seed": s,
+            "epsilon": e,
+            "epsilon_spent": e,
+            "accuracy_mean": mean + e / 100 + s / 50,
+        }
+        for m, mean in means.items()
+        for e in epsilons
+        for s in seeds
+    ]
+
+
+REAL = {"a": 0.5, "b": 0.6, "c": 0.55, "d": 0.4}
+PROXY = {"a": 0.7, "b": 0.72, "c": 0.75, "d": 0.3}
+
+
+def test_the_best_mean_over_seeds_and_epsilons_is_picked():
+    method, means = pick.run(rows(PROXY))
+    assert method == "c" and means["c"] == pytest.approx(0.75 + 0.055 + 0.01)
+
+
+def test_a_method_that_lacks_a_release_is_not_compared():
+    assert pick.run(rows(PROXY)[:-4] + rows({"lucky": 0.9}, epsilons=(10.0,)))[0] == "c"
+
+
+def test_a_release_without_accuracy_is_refused_rather_than_left_out():
+    with pytest.raises(UserError, match="a, epsilon 1 has no accuracy"):
+        pick.run([{**rows(PROXY)[0], "accuracy_mean": None}])
+    with pytest.raises(UserError, match="no releases"):
+        pick.run([])
+
+
+def test_the_correlation_is_spearmans_by_hand():
+    found = ranking.compared(rows(PROXY), rows(REAL))
+    one = [row for row in found if row["epsilon"] == 1.0]
+    assert ranking.correlation(one) == pytest.approx(1 - 6 * (1 + 1) / (4 * 15))  # b and c change places
+    assert ranking.correlation(one[:2]) is None
+    assert ranking.correlation([{**row, "real": 0.5} for row in one]) is None
+
+
+def test_what_was_picked_is_told_with_what_it_is_worth_and_what_the_best_would_be():
+    text = ranking.ranking_text(ranking.compared(rows(PROXY), rows(REAL)))
+    assert text.splitlines()[2].split() == "1 4 0.80 c 57.0 % b 62.0 %".split()
+
+
+def test_the_configuration_that_is_written_runs_the_picked_method(tmp_path):
+    table, picked = tmp_path / "table.csv", tmp_path / "picked.yaml"
+    write_rows(table, rows({"privimage": 0.5, "scratch": 0.6}), COLUMNS)
+    command = [sys.executable, "-m", "privimage.pick", "--dataset", "p", "--table", str(table), "--picked", str(picked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "picked: scratch" in done.stdout
+    text = picked.read_text()
+    assert load(overlay(DEFAULT, yaml.safe_load(text))).run.methods == ("scratch",)
+    assert text.index("scratch") < text.index("privimage")
+
+
+def test_hindsight_writes_a_table_and_a_picture(tmp_path):
+    for name, means in (("proxy", PROXY), ("real", REAL)):
+        write_rows(tmp_path / f"{name}.csv", rows(means), COLUMNS)
+    files = [word for name in ("ranking", "figure") for word in (f"--{name}", str(tmp_path / name))]
+    inputs = ["--table", str(tmp_path / "proxy.csv"), "--real", str(tmp_path / "real.csv")]
+    command = [sys.executable, "-m", "privimage.pick", "--dataset", "d", *inputs, *files]
+    assert "0.80" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert len((tmp_path / "ranking").read_text().splitlines()) == 9
+    assert Image.open(tmp_path / "figure").size[0] > 500
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"like": "digits"}, "draws from the same images"),
+        ({"like": "digits", "source": "glyphs", "num_images": 99}, "declares 99 images"),
+    ],
+)
+def test_a_proxy_of_the_sensitive_images_or_of_another_size_is_refused(row, told):
+    raw = changed("datasets.digits.proxy", "other")
+    raw["datasets"]["other"] = row
+    with pytest.raises(ConfigError, match=told):
+        load(raw)
