@@ -64,7 +64,10 @@ def run(
         for step in progress(range(start, settings.num_steps), "finetune", settings.num_steps, start, expected):
             if release:
                 release.reserve_step(step)
-            take = partial(private_gradient, pair, data, mechanism, step=step)
+
+            def take(size: int, step: int = step) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
+                return private_gradient(pair, data, mechanism, size, step)
+
             save = partial(saves.save, step, pair, ema, optimizer, rows) if saves else None
             (gradient, row), size = attempted(take, size, save)
             rows.append(row)

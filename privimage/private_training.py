@@ -97,7 +97,10 @@ def run(
         for step in steps:
             if release:
                 release.reserve_step(step)
-            take = partial(_step, model, optimizer, losses, data, mechanism, step=step, group=group)
+
+            def take(size: int, step: int = step) -> tuple[float, float, float]:
+                return _step(model, optimizer, losses, data, mechanism, size, step, group)
+
             save = partial(saves.save, step, model, ema, optimizer, rows) if saves else None
             row, size = attempted(take, size, save)
             rows.append(row)

@@ -334,7 +334,7 @@ def refusal(folder: Path, *args: str) -> str:
     print(f"refused in {seconds:.1f} s: {lines}")
     assert done.returncode and len(lines) == 1 and done.stdout.splitlines()[-1] == lines[0], done.stdout
     assert "Traceback" not in done.stdout and "Error" not in done.stdout and 'File "' not in done.stdout, done.stdout
-    assert seconds < 6
+    assert seconds < 60  # before the graph of jobs is built, whatever else the machine does
     return lines[0]
 
 
