@@ -65,6 +65,11 @@ def main() -> None:
     if args.differences:
         found = differences.differences(rows)
         summary.write_rows(args.differences, found, differences.COLUMNS)
+        if args.differences_figure:
+            from privimage.reporting.figures.differences import differences_figure
+
+            shown = study.shown(list(dict.fromkeys(row["metric"] for row in found)))
+            write_bytes(args.differences_figure, differences_figure(found, rows[0]["method"], shown))
         print(f"\n{differences.differences_text(found)}", end="")
 
 
@@ -75,6 +80,7 @@ def _parse() -> argparse.Namespace:
     table.add_argument("--cells", metavar="JSON", help="list of releases: method, seed, epsilon, files")
     table.add_argument("--table", type=Path, metavar="OUT", help="the table as CSV")
     table.add_argument("--differences", type=Path, metavar="OUT", help="of each method to the first one, as CSV")
+    table.add_argument("--differences-figure", type=Path, metavar="OUT", help="the same as PNG")
     table.add_argument("--setting", help="what varies, if it is an ablation")
     table.add_argument("--figure", type=Path, metavar="OUT", help="its picture as PNG")
     paper = made.add_argument_group("ours beside published numbers")

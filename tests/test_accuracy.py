@@ -57,6 +57,7 @@ def run(train, test, settings=SETTINGS, seed=0):
     return accuracy.run(train, test, settings, seed, PROVENANCE)
 
 
+@pytest.mark.slow
 def test_real_digits():
     result = run(*digits())
     means = {name: entry["mean"] for name, entry in result.classifiers.items()}
@@ -269,6 +270,7 @@ def test_another_setting_is_another_draw_and_another_charge(noisy):
     assert len(noisy.odometer()) == 2
 
 
+@pytest.mark.slow
 def test_a_setting_that_decides_nothing_draws_nothing(noisy, capsys):
     first = noisy()
     for changed in (

@@ -113,6 +113,7 @@ def call(monkeypatch, files):
     audit.main()
 
 
+@pytest.mark.slow
 def test_of_a_training_nothing_is_left_but_the_measurement(files, tmp_path, monkeypatch):
     """And the next one has another key."""
     keys, before = [], {path for path in tmp_path.rglob("*") if path.is_file()}

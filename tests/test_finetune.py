@@ -33,6 +33,7 @@ def test_a_query_whose_noise_is_no_secret_is_refused():
         finetune.paid_query(["query", "finetune"], query, DECLARED)
 
 
+@pytest.mark.slow
 def test_a_new_budget_or_unit_changes_no_draw(files, monkeypatch):
     call(monkeypatch, files)
     before = files["weights"].read_bytes()
@@ -116,6 +117,7 @@ def test_later_choices_of_epochs_are_paid_for_by_more_noise_and_charged_when_the
     assert charge["events"] == [statement.events[1].as_json()]
 
 
+@pytest.mark.slow
 def test_status_counts_only_what_was_drawn_before_as_spent(files, monkeypatch):
     told = {}
     monkeypatch.setattr("privimage.heartbeat.tell", lambda **facts: told.update(facts))
@@ -173,6 +175,7 @@ def test_the_query_that_is_paid_must_be_the_one_that_chose_the_public_data(files
     assert charges(files) == []
 
 
+@pytest.mark.slow
 def test_the_same_weights_and_images_written_by_another_version_are_no_new_draw(files, monkeypatch):
     call(monkeypatch, files)
     write_pretrained(files["pretrained"], files["subset"], version="9.9")

@@ -119,6 +119,7 @@ def test_private_training_moves_what_it_says_and_nothing_else(pretrained, traine
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_the_key_decides_the_weights(pretrained):
     a, b, c = (finetuned(latent, private(pretrained, "lora"), SecretKey.from_seed(s)) for s in (0, 0, 1))
     assert a.identity == b.identity != c.identity

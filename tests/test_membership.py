@@ -65,6 +65,7 @@ def run(model, train, test, settings=FEW, statement=STATEMENT):
     return membership.run(model, train, test, statement, settings, MADE_BY)
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_its_images_by_heart_is_caught():
     found = run(by_heart(), *halves(32))
     assert found.auc > 0.85 and found.auc_interval[0] > 0.75

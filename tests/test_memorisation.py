@@ -88,6 +88,7 @@ def test_a_tenth_of_copies_is_caught_among_the_closest(sizes):
         assert entry["train"][0] == entry["synthetic"] and len(set(entry["train"])) == 3
 
 
+@pytest.mark.slow
 def test_images_that_were_never_copied_raise_no_alarm():
     """Each of three shares misses one half in 5 % of cases: of 20 splits, 5 misses of one are one case in 400."""
     missed = np.zeros(3)

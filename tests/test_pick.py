@@ -65,7 +65,7 @@ def test_the_correlation_is_spearmans_by_hand():
 
 def test_what_was_picked_is_told_with_what_it_is_worth_and_what_the_best_would_be():
     text = ranking.ranking_text(ranking.compared(rows(PROXY), rows(REAL)))
-    assert text.splitlines()[2].split() == "1 4 0.80 c 57.0 % b 62.0 %".split()
+    assert text.splitlines()[2].split() == ["1", "4", "0.80", "c", "57.0", "%", "b", "62.0", "%"]
 
 
 def test_the_configuration_that_is_written_runs_the_picked_method(tmp_path):

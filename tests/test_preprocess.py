@@ -50,6 +50,7 @@ def join(shards, on_bad_image="skip", num_images=None):
     return preprocess.run(shards, JoinSettings(on_bad_image=on_bad_image), num_images, MADE)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(8, 700), of=st.integers(1, 5))
 def test_any_number_of_shards_gives_the_images_in_the_order_of_the_list(count, of, tmp_path_factory):

@@ -118,6 +118,7 @@ def test_a_single_class_has_two_stretches_too(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_two_stretches_resumes_to_the_same_weights(tmp_path, monkeypatch):
     calm, _ = embeddings(tmp_path / "calm", whole_fraction=0.5)
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)

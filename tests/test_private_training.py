@@ -97,6 +97,7 @@ def out_of_memory(monkeypatch, first, most):
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 3])
 def test_when_memory_runs_out_fewer_images_at_once_give_the_same_result(monkeypatch, first, capsys):
     calm = weights(private_training.run(model(), images(), mechanism(microbatch_size=6))[0])

@@ -235,6 +235,7 @@ def test_the_headline_is_the_cost_of_everything_together_and_the_query_counts_on
     assert accounting.epsilon(events, 5e-5, relation="replace_one") == pytest.approx(replaced, abs=0.0011)
 
 
+@pytest.mark.slow
 def test_the_headline_counts_what_the_run_releases_beside_the_page(monkeypatch, folder):
     beside = [*cells(folder, False), {**cells(folder, False)[0], "method": "noise.5", "privacy": f"{folder}/more.json"}]
     statement(1, [Event("poisson_gaussian", 3.0, 0.28, 80)]).write(folder / "more.json")

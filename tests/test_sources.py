@@ -40,6 +40,7 @@ def project(tmp_path_factory) -> Path:
     return copy_project(tmp_path_factory.mktemp("sources"))
 
 
+@pytest.mark.slow
 def test_every_shard_is_a_job_of_its_own_and_a_change_of_their_number_reads_anew(project, tmp_path):
     good(tmp_path / "in")
     for num_shards in (1, 3):
@@ -72,6 +73,7 @@ def test_bad_images_stop_the_workflow_and_once_mended_it_goes_on(project, tmp_pa
     assert all(path.stat().st_mode & 0o077 == 0 for path in internal.rglob("*"))
 
 
+@pytest.mark.slow
 def test_a_published_set_whose_files_are_in_place_is_taken_without_the_network(project, tmp_path, monkeypatch):
     folder = project / "data/mnist"
     folder.mkdir(parents=True)

@@ -419,6 +419,7 @@ def test_inceptions_first_arrival_by_download_reruns_nothing(chain, tmp_path, mo
     assert dry_run(run, *with_it) == []
 
 
+@pytest.mark.slow
 def test_inceptions_arrival_after_it_was_missed_makes_what_lacked_it_and_that_once(chain, tmp_path, monkeypatch):
     (made := tmp_path / "made").mkdir()
     run, with_it = with_inception(chain, tmp_path, made, monkeypatch, '{"missing": "offline"}')

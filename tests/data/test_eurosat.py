@@ -70,6 +70,7 @@ def test_lists_and_the_spectral_release_beside_the_rgb_release_are_no_images(tmp
     assert len(listed(eurosat.read(source(root)))) == 50
 
 
+@pytest.mark.slow
 def test_the_full_releases_split_is_what_the_reader_says_of_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "EuroSAT.zip", "w") as archive:
         for name, count in PUBLISHED.items():

@@ -28,6 +28,7 @@ def test_the_default_is_62_named_classes_a_sixth_of_each_held_out():
     assert (train.counts, val.counts) == ([10] * 62, [2] * 62)
 
 
+@pytest.mark.slow
 def test_further_signs_have_names_of_their_own():
     train, _ = read(num_classes=len(glyphs.SIGNS), images_per_class=10)
     assert len(set(train.class_names)) == len(glyphs.SIGNS)

@@ -53,6 +53,7 @@ def test_shapes(factor, channels):
     assert made.decode(made.encode(x)).shape == x.shape
 
 
+@pytest.mark.slow
 def test_reconstruction_improves_and_latents_have_their_unit():
     settings = AutoencoderSettings(base_channels=4, num_steps=80, batch_size=8, learning_rate=1e-2, ema_decay=0.9)
     x, made = floats(pictures()), trained(settings=settings)

@@ -88,6 +88,7 @@ def test_an_empty_sample_is_noise_alone_once_with_the_standard_deviation_that_is
     assert not any(torch.equal(drawn[name], again[name]) for name in drawn)
 
 
+@pytest.mark.slow
 def test_the_key_decides_the_weights():
     a, b, c = (ended(SecretKey.from_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(values(a), values(b))

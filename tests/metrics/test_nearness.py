@@ -64,6 +64,7 @@ def test_equal_distances_count_half():
         assert found.share == pytest.approx(0.5, abs=0.1) and contains_half(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(250, 250), (360, 120), (120, 360)])
 def test_where_nothing_is_copied_the_interval_holds_one_half_as_often_as_it_says(sizes, monkeypatch):
     """Real images in three parts: the first was never copied from the second. 95 % of 150, three to four deviations."""

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import torch
 from privimage.metrics.torchvision_cpu import prepare_torchvision
@@ -15,6 +17,7 @@ assert resize(torch.zeros(1, 3, 8, 8), [4, 4]).shape[-2:] == (4, 4)
 """
 
 
+@pytest.mark.slow
 def test_import_in_a_fresh_process():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -115,6 +115,7 @@ def compare(network: Callable[[int], torch.nn.Module], num: int, pairs: int) -> 
     assert sum(seen) >= pairs
 
 
+@pytest.mark.slow
 def test_with_a_small_network_the_bound_holds():
     compare(Small, 7, 500)
 

@@ -52,6 +52,7 @@ def epsilon(mu: float, q: float) -> float:
     return accounting.epsilon([Event("poisson_gaussian", 1 / mu, q, 1)], DELTA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "q"), CASES)
 def test_the_audit_comes_near_what_is_stated_and_never_above(noise, q):
     """A sound step fails here once in 10,000 runs at most: the nearest limit is 4.5 deviations away."""

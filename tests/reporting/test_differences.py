@@ -1,11 +1,14 @@
 """Differences to the first method: paired by seed, with the standard error of their mean, at each epsilon."""
 
+import io
 from math import sqrt
 from statistics import stdev
 
 import pytest
+from PIL import Image
 
 from privimage.reporting.differences import differences, differences_text
+from privimage.reporting.figures.differences import differences_figure
 
 
 def row(method, seed, epsilon, accuracy, seconds=None, fd=None):
@@ -52,3 +55,10 @@ def test_the_text_has_points_of_accuracy_and_distances_as_they_are():
     assert ["lever", "+5.0", "±", "2.9", "-10.0"] in lines
     assert ["lone", "-", "40.0"] in lines
     assert ["lever", "-1.00", "±", "0.00", "-"] in lines
+
+
+def test_the_picture_has_a_panel_a_metric_whatever_is_missing():
+    found = differences(ROWS)
+    picture = Image.open(io.BytesIO(differences_figure(found, "base", ["accuracy_mean", "fd_classifier"])))
+    assert picture.size[0] > 1000
+    assert differences_figure([row for row in found if row["method"] == "base"], "base", ["accuracy_mean"])

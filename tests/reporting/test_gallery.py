@@ -14,6 +14,7 @@ def noise(num_images: int, size: int, num_classes: int, channels: int = 3) -> Im
     return ImageSet(pixels, labels, tuple(f"class {index}" for index in range(num_classes)), "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, num_sets, num_classes", [(8, 2, 10), (32, 9, 200), (64, 9, 200), (128, 9, 10), (32, 3, 1)]
 )

@@ -7,6 +7,7 @@ rule tabulate_run:
     output:
         table="results/{dataset}/internal/table.csv",
         differences="results/{dataset}/internal/differences.csv",
+        figure="results/{dataset}/internal/differences.png",
     log:
         "results/{dataset}/internal/logs/tabulate/run.log",
     benchmark:
@@ -23,7 +24,8 @@ rule tabulate_run:
         version=stage_version("tabulate"),
     shell:
         "python -m privimage.tabulate --dataset {wildcards.dataset:q} --cells {params.cells:q}"
-        " --table {output.table:q} --differences {output.differences:q} 2>&1 | tee {log:q}"
+        " --table {output.table:q} --differences {output.differences:q}"
+        " --differences-figure {output.figure:q} 2>&1 | tee {log:q}"
 
 
 rule tabulate_ablation:
