@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOY = ("--configfile", "tests/toy.yaml")
-TARGETS = ("all", "ablations", "study", "paper")
+TARGETS = ("all", "ablations", "study", "paper", "picks", "hindsight")
 SUBJECT = ("method", "seed", "epsilon")  # the wildcards that tell jobs of one rule apart
 
 

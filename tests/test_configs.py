@@ -26,7 +26,11 @@ from privimage.settings import DRAWN, ClassifierSettings
 
 FOLDER = ROOT / "config"
 DEFAULT = yaml.safe_load((FOLDER / "config.yaml").read_text(encoding="utf-8"))
-APART = ("config", "folder", "ablations", "study", "paper")  # the last three: tests/test_ablations.py
+APART = (
+    *("config", "folder"),
+    *("ablations", "study", "paper"),  # tests/test_ablations.py
+    *("proxy", "levers"),  # tests/test_pick.py
+)
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in APART)
 
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import yaml
+from checkout import ROOT, dry_run, snakemake
+from leaks import is_internal, leaks, loose
 from PIL import Image
 from test_config import DEFAULT, changed
 
@@ -102,3 +104,50 @@ def test_a_proxy_of_the_sensitive_images_or_of_another_size_is_refused(row, told
     raw["datasets"]["other"] = row
     with pytest.raises(ConfigError, match=told):
         load(raw)
+
+
+def overlaid(*names):
+    """The default with files of the configuration folder merged over it, in order."""
+    raw = DEFAULT
+    for name in names:
+        raw = overlay(raw, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+    return load(raw)
+
+
+@pytest.mark.parametrize("names", [("proxy",), ("proxy", "levers")])
+def test_the_proxy_and_its_public_set_are_the_signs_each_once(names):
+    config = overlaid(*names)
+    assert config.warnings == ()
+    proxy, rest, whole = config.datasets["proxy"], config.publics["glyphs8-rest"], config.publics["glyphs8"]
+    assert set(proxy.classes) == set(rest.without_classes) == set(proxy.class_names)
+    assert rest.num_classes + len(proxy.class_names) == whole.num_classes
+    assert rest.classifier == whole.classifier
+    digits = config.datasets["digits"]
+    assert (proxy.num_images, proxy.delta, proxy.finetune) == (digits.num_images, digits.delta, digits.finetune)
+
+
+def test_each_recipe_has_as_many_noisy_copies_as_the_first():
+    """But for the one that says otherwise; what a label's classes and dropout are changes no number of copies."""
+    config = overlaid("proxy")
+    for dataset in ("proxy", "digits"):
+        settings = {name: config.of_method("finetune", dataset, name) for name in config.run.methods}
+        copies = {n: s.sampling_probability * s.num_steps * s.noise_levels_per_image for n, s in settings.items()}
+        assert {n for n in copies if copies[n] != copies["privimage"]} == {"attention-16"}
+
+
+def test_the_targets_plan_and_nothing_leaves_by_them(fresh, tmp_path):
+    (tmp_path / "once.yaml").write_text("run: {methods: [privimage, half-rate], epsilons: [1], seeds: [5]}")
+    files = ("--configfile", "config/levers.yaml", str(tmp_path / "once.yaml"))
+    targets = ("study", "hindsight", "results/proxy/internal/picked.yaml")
+    jobs = dry_run(fresh, *targets, "--forceall", "-p", *files)
+    made = {path for job in jobs for path in job.output}
+    assert {f"results/{name}/internal/differences.csv" for name in ("proxy", "digits", "mnist8")} <= made
+    assert {"results/digits/internal/proxy.csv", "results/digits/internal/proxy.png"} <= made
+    assert all(is_internal(path) for job in jobs if job.rule.startswith("pick") for path in job.output)
+    assert leaks(jobs) == set() and loose(jobs) == set()
+    assert sum(job.rule == "pretrain" for job in jobs) == 3  # one a set: both methods begin alike
+
+
+def test_nothing_is_picked_on_what_is_no_proxy(fresh):
+    done = snakemake(fresh, "results/digits/internal/picked.yaml", "--dry-run", "--configfile", "config/proxy.yaml")
+    assert done.returncode and "picked.yaml" in done.stdout
