@@ -178,12 +178,11 @@ def _check_stages(
 
 
 def _check_levels(where: str, network: s.NetworkSettings, resolution: int) -> None:
-    inside, left = divmod(resolution, network.patch_size)
-    levels = len(network.widths(inside)[1])
-    if left or inside % 2 ** (levels - 1):
+    levels = len(network.widths(resolution)[1])
+    if resolution % 2 ** (levels - 1):
         raise ConfigError(
-            f"`{where}` has {levels} levels; they halve the resolution {levels - 1} times, after patches of "
-            f"{network.patch_size}, and {resolution} pixels cannot be divided so."
+            f"`{where}` has {levels} levels; they halve the resolution {levels - 1} times, and {resolution} pixels "
+            "cannot be halved so often."
         )
 
 

@@ -154,18 +154,15 @@ class NetworkSettings:
     )
     patch_size: int = setting(
         1,
-        "Side of the squares of pixels that become the channels of one position: the network's own resolution is that "
-        "of the images over it, and its cost that over its square.",
+        "Side of the squares of pixels that become the channels of one position, so that the network works at the "
+        "resolution over it, at its square of the cost.",
         unit="pixels",
         minimum=1,
         source="Peebles & Xie 2023 (DiT)",
     )
     num_res_blocks: int = setting(2, "Residual blocks at each level on the way down.", minimum=1)
     attention_resolutions: tuple[int, ...] = setting(
-        (16,),
-        "Resolutions inside the network that get self-attention; the middle always has it.",
-        unit="pixels",
-        minimum=1,
+        (16,), "Resolutions that get self-attention; the middle always has it.", unit="pixels", minimum=1
     )
     sigma_data: float = setting(
         0.5773502691896258, "Standard deviation assumed of the images in [-1, 1]: root of a third.", above=0

@@ -28,8 +28,6 @@ class UNet(nn.Module):
 
     def __init__(self, settings: NetworkSettings, resolution: int, channels: int, num_labels: int) -> None:
         super().__init__()
-        self.patch_size = settings.patch_size
-        resolution, channels = resolution // self.patch_size, channels * self.patch_size**2  # of what is inside
         base, multipliers = settings.widths(resolution)
         self.num_labels, self.base_channels, blocks = num_labels, base, settings.num_res_blocks
         embedding = 4 * base
@@ -69,7 +67,7 @@ class UNet(nn.Module):
         if self.label_embedding is not None:
             e = e + self.label_embedding(labels)
         e = F.silu(self.embed_out(F.silu(self.embed_in(e))))  # [N, 4 base]
-        h = self.conv_in(F.pixel_unshuffle(x, self.patch_size))  # [N, base, H / patch, W / patch]
+        h = self.conv_in(x)
         skips = [h]
         for stage in self.down:
             h = stage(h, e)
@@ -78,7 +76,7 @@ class UNet(nn.Module):
             h = stage(h, e)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1) if stage.joins else h, e)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch_size)  # [N, C, H, W]
+        return self.conv_out(F.silu(self.norm_out(h)))
 
 
 class Stage(nn.Module):

@@ -142,12 +142,12 @@ def _side(resolution: int, settings: LatentPretrainSettings) -> int:
     Raises:
         UserError: if images cannot be halved so often.
     """
-    factor, patch = settings.autoencoder.factor, settings.network.patch_size
-    levels = len(settings.network.widths(resolution // factor // patch)[1])
-    if resolution % (factor * patch * 2 ** (levels - 1)):
+    factor = settings.autoencoder.factor
+    levels = len(settings.network.widths(resolution // factor)[1])
+    if resolution % (factor * 2 ** (levels - 1)):
         raise UserError(
-            f"images of {resolution} pixels cannot be halved by an autoencoder of factor {factor}, cut into patches of "
-            f"{patch} and halved {levels - 1} times by a network of {levels} levels; lower one of them."
+            f"images of {resolution} pixels cannot be halved by an autoencoder of factor {factor} and then "
+            f"{levels - 1} times by a network of {levels} levels; lower `autoencoder.factor` or leave out levels."
         )
     return resolution // factor
 

@@ -57,26 +57,6 @@ def test_output_has_the_shape_of_the_input(resolution, channels, num_labels):
     assert out.shape == x.shape
 
 
-@pytest.mark.parametrize("patch", [2, 3])
-def test_patches_are_channels_of_a_smaller_image(patch):
-    settings = {"base_channels": 8, "channel_multipliers": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2,)}
-    whole = UNet(NetworkSettings(patch_size=patch, **settings), 4 * patch, 3, 2).double()
-    inside = UNet(NetworkSettings(**settings), 4, 3 * patch**2, 2).double()
-    with torch.no_grad():
-        for p in inside.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    whole.load_state_dict(inside.state_dict())
-    x = torch.randn(2, 3, 4 * patch, 4 * patch, dtype=torch.float64)
-    cut = torch.stack(  # the pixels at one place of each patch are one small image
-        [x[:, c, i::patch, j::patch] for c in range(3) for i in range(patch) for j in range(patch)], dim=1
-    )
-    args = torch.zeros(2).double(), torch.tensor([0, 1])
-    made, expected = whole(x, *args), inside(cut, *args)
-    for number in range(3 * patch**2):
-        c, i, j = number // patch**2, number // patch % patch, number % patch
-        torch.testing.assert_close(made[:, c, i::patch, j::patch], expected[:, number])
-
-
 def test_no_layer_mixes_images():
     network, generator = small(), torch.Generator().manual_seed(1)
     x = torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64)
