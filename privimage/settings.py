@@ -152,14 +152,6 @@ class NetworkSettings:
     channel_multipliers: tuple[int, ...] = setting(
         (1, 2, 2), "Channels at each level over the base; each level halves the resolution.", minimum=1
     )
-    patch_size: int = setting(
-        1,
-        "Side of the squares of pixels that become the channels of one position, so that the network works at the "
-        "resolution over it, at its square of the cost.",
-        unit="pixels",
-        minimum=1,
-        source="Peebles & Xie 2023 (DiT)",
-    )
     num_res_blocks: int = setting(2, "Residual blocks at each level on the way down.", minimum=1)
     attention_resolutions: tuple[int, ...] = setting(
         (16,), "Resolutions that get self-attention; the middle always has it.", unit="pixels", minimum=1
