@@ -23,7 +23,7 @@ from privimage.schema import build
 
 STAGES = ("download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample",
           "features", "quality", "accuracy", "semantics", "memorisation", "membership", "audit",
-          "statements", "release", "report", "tabulate")  # fmt: skip
+          "statements", "release", "report", "tabulate", "pick")  # fmt: skip
 
 BROKEN_PIPE = 141  # what a shell makes of an end by SIGPIPE
 FULL = (errno.ENOSPC, errno.EDQUOT)

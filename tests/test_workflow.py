@@ -118,7 +118,7 @@ VERSIONS = {  # raising VERSION of the module costs the same as changing its set
 STAGES = (
     "download", "shard", "preprocess", "classifier", "query", "select", "pretrain", "finetune", "sample", "features",
     "quality", "accuracy", "semantics", "memorisation", "membership", "audit", "statements", "release", "report",
-    "tabulate",
+    "tabulate", "pick",
 )  # fmt: skip
 
 
