@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from checkout import ROOT, TOY, copy_project, snakemake
+from hypothesis import settings as hypothesis_settings
 from xdist.scheduler import LoadScopeScheduling
 
 ON_CHAIN = {
     "tests/test_chain.py", "tests/test_status.py", "tests/test_workflow.py", "tests/security/test_chain_at_rest.py",
 }  # fmt: skip
+
+
+hypothesis_settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
