@@ -60,12 +60,7 @@ rule picks:
 
 rule hindsight:
     input:
-        [
-            f"results/{dataset}/internal/proxy.{end}"
-            for dataset in CONFIG.run.datasets
-            for end in ("csv", "png")
-            if CONFIG.datasets[dataset].proxy
-        ],
+        expand("results/{dataset}/internal/proxy.{end}", dataset=PROXIED, end=("csv", "png")),
     localrule: True
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from privimage.schema import ConfigError, known, overlay
 
 TABLES = ("publics", "datasets")
+OWN = ("like", "proxy")  # what a row says of itself alone
 MEANING = "Another row of the table: what this row does not say, that one says."
 
 
@@ -25,8 +26,12 @@ def spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(table: Mapping[str, Any], name: str, label: str) -> Any:
     chain = [label]
     while isinstance(table[chain[-1]], Mapping) and "like" in table[chain[-1]]:
-        other = table[chain[-1]]["like"]
-        known(f"{name}.{chain[-1]}.like", other, table)
+        other, key = table[chain[-1]]["like"], f"{name}.{chain[-1]}.like"
+        if not isinstance(other, str):
+            raise ConfigError(f"`{key}` is {other!r}; expected the name of another row.")
+        known(key, other, table)
+        if not isinstance(table[other], Mapping):
+            raise ConfigError(f"`{key}` names `{other}`, which holds no settings; expected a row that does.")
         if other in chain:
             raise ConfigError(f"`{name}.{label}.like` leads back to `{other}`; expected a row that is complete.")
         chain.append(other)
@@ -34,5 +39,6 @@ def _whole(table: Mapping[str, Any], name: str, label: str) -> Any:
         return table[label]
     made: Any = {}
     for each in reversed(chain):
-        made = overlay(made, {key: value for key, value in table[each].items() if key != "like"})
+        made = overlay({k: v for k, v in made.items() if k not in OWN}, table[each])
+    del made["like"]
     return made

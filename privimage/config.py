@@ -288,10 +288,11 @@ def _with_classes(label: str, row: Dataset) -> Dataset:
             f"`datasets.{label}.class_names` is missing; expected the names of the classes, which can only be left out "
             "where `path` is a folder of class folders."
         )
-    from privimage.data import reader
+    from privimage.data.chosen import read
 
+    part = {"classes": row.classes, "without_classes": row.without_classes}
     try:
-        found = reader(row.source)(s.Source(path=row.path, resolution=8, channels=1), None)
+        found = read(s.Source(source=row.source, path=row.path, resolution=8, channels=1, **part), None)
     except UserError as error:
         raise ConfigError(f"`datasets.{label}.path`: {error}") from error
     return replace(row, class_names=found.class_names)

@@ -82,8 +82,7 @@ def _check_dataset(config: Config, label: str, row: Dataset) -> Iterable[str]:
     _check_words(where, row)
     if row.proxy is not None:
         _check_proxy(config, label, row)
-    is_proxy = any(other.proxy == label for other in config.datasets.values())
-    if label in config.run.datasets and row.source in s.OWN and row.budget is None and not is_proxy:
+    if label in config.run.datasets and row.source in s.OWN and row.budget is None:
         raise ConfigError(
             f"`{where}.budget` is missing; expected the largest epsilon that everything ever drawn from these images "
             f"may cost together, such as `budget: {max(config.run.epsilons):g}` for one release: what would exceed it "
@@ -197,18 +196,41 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
 
 def _check_proxy(config: Config, label: str, row: Dataset) -> None:
     """What stands in for a sensitive set holds none of its images, as far as rows tell, and has its constants."""
-    known(f"datasets.{label}.proxy", row.proxy, config.datasets)
+    where = f"datasets.{label}.proxy"
+    known(where, row.proxy, config.datasets)
     other = config.datasets[row.proxy]
-    if (row.source, row.path) == (other.source, other.path):
+    if other.proxy is not None:
+        raise ConfigError(f"`{where}` is `{row.proxy}`, which has a proxy itself; expected a row of public images.")
+    if _same_images(row, other):
         raise ConfigError(
-            f"`datasets.{label}.proxy` is `{row.proxy}`, which draws from the same images; expected a row of public "
-            "images: what is chosen on sensitive ones is not covered by the guarantee."
+            f"`{where}` is `{row.proxy}`, which draws from the same images; expected a row of public images: what is "
+            "chosen on sensitive ones is not covered by the guarantee."
+        )
+    if _same_images(other, config.publics[other.public]):
+        raise ConfigError(
+            f"`{where}` is `{row.proxy}`, whose images are in its public set `{other.public}`; expected a public row "
+            "`without_classes` that the proxy has."
         )
     if (row.num_images, row.delta) != (other.num_images, other.delta):
         raise ConfigError(
-            f"`datasets.{label}.proxy` is `{row.proxy}`, which declares {other.num_images} images and delta "
-            f"{other.delta:g}; expected {row.num_images} and {row.delta:g}, so that its noise is that of `{label}`."
+            f"`{where}` is `{row.proxy}`, which declares {other.num_images} images and delta {other.delta:g}; expected "
+            f"{row.num_images} and {row.delta:g}, so that its noise is that of `{label}`."
         )
+
+
+def _same_images(one: s.Place, other: s.Place) -> bool:
+    """Whether two rows may share images, as far as paths and classes tell."""
+    places = []
+    for row in (one, other):
+        drawn = row.source in s.DRAWN
+        places.append((row.source if drawn else realpath(row.path or f"data/{row.source}"), row.variant))
+    apart = any(
+        a.classes
+        and set(a.classes).isdisjoint(b.classes or a.classes)
+        or set(a.classes or "x") <= set(b.without_classes or ())
+        for a, b in ((one, other), (other, one))
+    )
+    return places[0] == places[1] and not apart
 
 
 def _check_words(where: str, row: Dataset) -> None:

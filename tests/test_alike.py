@@ -29,7 +29,7 @@ def test_a_set_like_another_has_its_constants_and_settings():
     [
         ({"like": "digit"}, "did you mean `digits`"),
         ({"like": "mine"}, "leads back to `mine`"),
-        ({"like": 3}, "names `3`"),
+        ({"like": ["digits"]}, "expected the name"),
     ],
 )
 def test_what_a_row_cannot_be_like_is_refused(row, told):

@@ -23,7 +23,8 @@ def read(source: Source, class_names: Sequence[str] | None = None) -> Collection
     named = source.classes or source.without_classes
     if named is None:
         return reader(source.source)(source, class_names)
-    drawn = None if source.num_classes is None else source.num_classes + len(source.without_classes or ())
+    whole_row = source.classes or source.num_classes is None  # which says nothing of how many there are in all
+    drawn = None if whole_row else source.num_classes + len(set(source.without_classes))
     whole = reader(source.source)(replace(source, num_classes=drawn), None)
     missing = [name for name in named if name not in whole.class_names]
     if missing:

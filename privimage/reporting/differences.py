@@ -25,7 +25,7 @@ def differences(rows: Sequence[Row]) -> list[Row]:
     for method, epsilon in dict.fromkeys((row["method"], row["epsilon"]) for row in rows):
         own, others = _of(rows, method, epsilon), _of(rows, base, epsilon)
         for metric in (m for m in metrics_of(rows) if kind(m) in ("accuracy", "fd", "fid")):
-            pairs = [(own[s][metric], others[s][metric]) for s in own if s in others]
+            pairs = [(own[s].get(metric), others[s].get(metric)) for s in own if s in others]
             gains = [mine - its for mine, its in pairs if mine is not None and its is not None]
             values = [row[metric] for row in own.values() if row.get(metric) is not None]
             if values:
@@ -36,6 +36,8 @@ def differences(rows: Sequence[Row]) -> list[Row]:
 
 def differences_text(rows: Sequence[Row]) -> str:
     """A table a metric: a method a line, an epsilon a column; accuracies in points of a hundred."""
+    if not rows:
+        return "Nothing was measured that methods could differ in.\n"
     epsilons = sorted({row["epsilon"] for row in rows})
     text = f"Differences to {rows[0]['method']}, mean ± standard error over seeds; not private.\n"
     for metric in shown([*dict.fromkeys(row["metric"] for row in rows)]):

@@ -44,6 +44,13 @@ def test_held_out_classes_and_the_rest_are_the_whole_each_image_once():
             np.testing.assert_array_equal(of_class(part, name), of_class(all_of, name))
 
 
+def test_a_public_row_may_have_some_classes_alone():
+    found = read(source(num_classes=3, classes=HELD))[0]
+    assert sorted(found.class_names) == sorted(HELD)
+    with pytest.raises(UserError, match="num_classes"):
+        read(source(num_classes=4, classes=HELD))
+
+
 def test_chosen_classes_stand_in_the_declared_order():
     assert read(source(num_classes=None, classes=HELD), tuple(reversed(HELD)))[0].class_names == tuple(reversed(HELD))
 

@@ -6,7 +6,7 @@ rule semantics:
         train=rules.preprocess_sensitive.output.train,
         test=rules.preprocess_sensitive.output.holdout,
         classifier=public_of("classifier.safetensors"),
-        subset=rules.select.output.subset,
+        subset=of_pretraining("subset.json"),
         query=query_of,
         vectors=word_vectors,  # named by the settings; an edited file is another one
     output:
@@ -95,7 +95,7 @@ rule membership:
 rule audit:
     input:
         images=rules.preprocess_sensitive.output.train,
-        pretrained=pretrained_of,
+        pretrained=of_pretraining("pretrained.safetensors"),
         privacy=rules.finetune.output.privacy,
     output:
         result=f"results/{{dataset}}/internal/{CELL}/audit.json",

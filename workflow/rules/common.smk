@@ -34,6 +34,7 @@ if workflow.storage_settings.default_storage_provider and not Path(CONFIG.state_
         " is gone after it, and with it what was spent: set an absolute path that all jobs see."
     )
 PROXIES = sorted({row.proxy for row in CONFIG.datasets.values() if row.proxy})
+PROXIED = [name for name in CONFIG.run.datasets if CONFIG.datasets[name].proxy in CONFIG.run.datasets]
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 

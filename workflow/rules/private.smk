@@ -165,8 +165,8 @@ rule pretrain:
 rule finetune:
     input:
         images=rules.preprocess_sensitive.output.train,
-        pretrained=pretrained_of,
-        subset=rules.select.output.subset,
+        pretrained=of_pretraining("pretrained.safetensors"),
+        subset=of_pretraining("subset.json"),
         query=query_of,
         classifier=classifier_read,
     output:

@@ -29,7 +29,7 @@ rule release:
         images=rules.sample.output.images,
         weights=rules.finetune.output.weights,
         privacy=rules.finetune.output.privacy,
-        subset=rules.select.output.subset,
+        subset=of_pretraining("subset.json"),
         query=query_of,
         statements=rules.statements.output.statements,
     output:

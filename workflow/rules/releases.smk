@@ -25,9 +25,14 @@ def pretrained_as(dataset, method):
     return CONFIG.pretrained_as(dataset, method)
 
 
-def pretrained_of(wildcards):
-    method = pretrained_as(wildcards.dataset, wildcards.method)
-    return f"results/{wildcards.dataset}/{method}/seed{wildcards.seed}/pretrained.safetensors"
+def of_pretraining(name):
+    """A function of wildcards: a file of the pretraining that the method's private training starts from."""
+
+    def file(wildcards):
+        method = pretrained_as(wildcards.dataset, wildcards.method)
+        return f"results/{wildcards.dataset}/{method}/seed{wildcards.seed}/{name}"
+
+    return file
 
 
 def classifier_read(wildcards):
@@ -142,7 +147,7 @@ def cells(dataset, *, internal):
         entry = {
             "privacy": f"results/{dataset}/{cell}/privacy.json",
             "images": f"results/{dataset}/{cell}/images.h5",
-            "subset": f"results/{dataset}/{shared}/subset.json",
+            "subset": f"results/{dataset}/{pretrained_as(dataset, method)}/seed{seed}/subset.json",
         }
         if internal:
             networks = CONFIG.datasets[dataset].quality.networks
@@ -228,10 +233,10 @@ def benchmarks(wildcards):
     if audited(wildcards.dataset):  # no part of what its release took
         files["audit"] = "{}/audit/{}-seed{}-eps{}.tsv".format(folder, *audited(wildcards.dataset))
     for method, seed, epsilon in CONFIG.run.releases():
-        for stage in ("select", "semantics"):
-            files[f"{stage}/{method}/seed{seed}"] = f"{folder}/{stage}/{method}-seed{seed}.tsv"
+        files[f"semantics/{method}/seed{seed}"] = f"{folder}/semantics/{method}-seed{seed}.tsv"
         trained = pretrained_as(wildcards.dataset, method)
-        files[f"pretrain/{trained}/seed{seed}"] = f"{folder}/pretrain/{trained}-seed{seed}.tsv"
+        for stage in ("select", "pretrain"):
+            files[f"{stage}/{trained}/seed{seed}"] = f"{folder}/{stage}/{trained}-seed{seed}.tsv"
         epsilon = epsilon_label(epsilon)
         at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
         for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):

@@ -118,6 +118,8 @@ rule pick_in_hindsight:
         "results/{dataset}/internal/logs/pick/hindsight.log",
     benchmark:
         "results/{dataset}/internal/benchmarks/pick/hindsight.tsv"
+    wildcard_constraints:
+        dataset="|".join(map(re.escape, PROXIED)) or "(?!)",  # none
     conda:
         "../../envs/privimage.yaml"
     threads: 1
