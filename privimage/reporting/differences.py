@@ -17,7 +17,7 @@ COLUMNS = ("dataset", "method", "epsilon", "metric", "seeds", "mean", "differenc
 def differences(rows: Sequence[Row]) -> list[Row]:
     """A row a method, epsilon and metric: its mean, and how much more that is than the first method's.
 
-    Seeds that both have are compared pair by pair; ``error`` is the standard error of the mean difference, None where
+    Seeds that both have are compared pair by pair, and are those of ``mean`` where there are any; ``error`` is the standard error of the mean difference, None where
     one seed or none is left. Accuracies are fractions. ``seconds`` are of all stages with times, the mean of a release.
     """
     base = rows[0]["method"]
@@ -26,8 +26,9 @@ def differences(rows: Sequence[Row]) -> list[Row]:
         own, others = _of(rows, method, epsilon), _of(rows, base, epsilon)
         for metric in (m for m in metrics_of(rows) if kind(m) in ("accuracy", "fd", "fid")):
             pairs = [(own[s].get(metric), others[s].get(metric)) for s in own if s in others]
-            gains = [mine - its for mine, its in pairs if mine is not None and its is not None]
-            values = [row[metric] for row in own.values() if row.get(metric) is not None]
+            pairs = [(mine, its) for mine, its in pairs if mine is not None and its is not None]
+            gains = [mine - its for mine, its in pairs]
+            values = [mine for mine, _ in pairs] or [r[metric] for r in own.values() if r.get(metric) is not None]
             if values:
                 told = {"dataset": rows[0]["dataset"], "method": method, "epsilon": epsilon, "metric": metric}
                 found.append(told | _spread(values, gains if method != base else []) | _times(own, others))

@@ -38,6 +38,14 @@ def test_seeds_are_compared_pair_by_pair_whatever_their_order():
     assert (one["seeds"], one["mean"]) == (3, pytest.approx(0.65))
 
 
+def test_a_seed_that_the_first_method_lacks_is_in_no_number():
+    more = [*ROWS, row("lever", 9, 1.0, 0.0)]
+    (one,) = [
+        r for r in differences(more) if (r["method"], r["epsilon"], r["metric"]) == ("lever", 1.0, "accuracy_mean")
+    ]
+    assert (one["mean"], one["seeds"]) == (pytest.approx(0.65), 3)
+
+
 def test_a_single_seed_has_no_error_and_a_method_without_a_partner_no_difference():
     assert found("lever", 10.0)["difference"] == pytest.approx(-0.1) and found("lever", 10.0)["error"] is None
     assert (found("lone", 10.0)["difference"], found("lone", 10.0)["mean"]) == (None, 0.4)
