@@ -18,8 +18,8 @@ def differences(rows: Sequence[Row]) -> list[Row]:
     """A row a method, epsilon and metric: its mean, and how much more that is than the first method's.
 
     Seeds that both have are compared pair by pair, and are those of ``mean`` where there are any. ``error`` is the
-    standard error of the mean difference, None where one seed or none is left. Accuracies are fractions. ``seconds`` are
-    of all stages with times, the mean of a release.
+    standard error of the mean difference, None where one seed or none is left. Accuracies are fractions. ``seconds``
+    are of all stages with times, the mean of a release.
     """
     base = rows[0]["method"]
     found = []
