@@ -150,19 +150,17 @@ class Config:
         overlaid = overlay(plain(base), (method_row.settings or {}).get(section, {}))
         return build(type(base), overlaid, f"methods.{method}.settings.{section}")
 
-    def pretrained_as(self, dataset: str, method: str) -> str:
-        """The first method of the table whose pretrained model on a data set is this method's too.
+    def pretrained_as(self, dataset: str) -> dict[str, str]:
+        """For each method the first of the table whose pretrained model on a data set is this method's too.
 
         All that makes the model is the same: policy, query, generator, settings of `select` and `pretrain`.
         """
-
-        def made_by(name: str) -> tuple[Any, ...]:
-            row = self.methods[name]
-            own = (self.of_method(section, dataset, name) for section in ("select", "pretrain"))
-            return row.policy, row.query, row.generator, *own
-
-        wanted = made_by(method)
-        return next(name for name in self.methods if made_by(name) == wanted)
+        first: dict[str, str] = {}
+        found = {}
+        for name, row in self.methods.items():
+            own = [plain(self.of_method(section, dataset, name)) for section in ("select", "pretrain")]
+            found[name] = first.setdefault(canonical([row.policy, row.query, row.generator, *own]), name)
+        return found
 
 
 def load(raw: Mapping[str, Any]) -> Config:

@@ -224,13 +224,15 @@ def _same_images(one: s.Place, other: s.Place) -> bool:
     for row in (one, other):
         drawn = row.source in s.DRAWN
         places.append((row.source if drawn else realpath(row.path or f"data/{row.source}"), row.variant))
-    apart = any(
-        a.classes
-        and set(a.classes).isdisjoint(b.classes or a.classes)
-        or set(a.classes or "x") <= set(b.without_classes or ())
-        for a, b in ((one, other), (other, one))
-    )
-    return places[0] == places[1] and not apart
+    return places[0] == places[1] and not (_apart(one, other) or _apart(other, one))
+
+
+def _apart(one: s.Place, other: s.Place) -> bool:
+    """Whether the one names classes of which the other takes none."""
+    taken = set(one.classes or ())
+    if not taken:
+        return False
+    return taken.isdisjoint(other.classes) if other.classes else taken <= set(other.without_classes or ())
 
 
 def _check_words(where: str, row: Dataset) -> None:

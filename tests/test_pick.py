@@ -105,6 +105,7 @@ def test_hindsight_writes_a_table_and_a_picture(tmp_path):
         ({"like": "digits"}, "draws from the same images"),
         ({"like": "digits", "source": "glyphs", "classes": ["letter a"]}, "in its public set `glyphs8`"),
         ({"like": "digits", "source": "glyphs", "proxy": "digits"}, "has a proxy itself"),
+        ({"like": "digits", "without_classes": ["x"], "num_images": 1437}, "draws from the same images"),
         ({"like": "digits", "source": "mnist", "num_images": 99}, "declares 99 images"),
     ],
 )

@@ -20,9 +20,13 @@ def query_flag(wildcards, input):
 
 
 @cache
+def models_of(dataset):
+    return CONFIG.pretrained_as(dataset)
+
+
 def pretrained_as(dataset, method):
     """The method in whose folder the pretrained model of a method lies: of equal ones, one is trained."""
-    return CONFIG.pretrained_as(dataset, method)
+    return models_of(dataset)[method]
 
 
 def of_pretraining(name):
