@@ -54,13 +54,17 @@ rule study:
 # `pick` chooses a method on each proxy that is run; `hindsight` says how well that predicts what is best on the set itself.
 rule picks:
     input:
-        [f"results/{dataset}/internal/picked.yaml" for dataset in CONFIG.run.datasets if dataset in PROXIES],
+        lambda _: [f"results/{proxy}/internal/picked.yaml" for proxy in some(PICKED, "a data set's `proxy`")],
     localrule: True
 
 
 rule hindsight:
     input:
-        expand("results/{dataset}/internal/proxy.{end}", dataset=PROXIED, end=("csv", "png")),
+        lambda _: expand(
+            "results/{dataset}/internal/proxy.{end}",
+            dataset=some(PROXIED, "a data set and its `proxy`"),
+            end=("csv", "png"),
+        ),
     localrule: True
 
 

@@ -161,3 +161,9 @@ def test_the_targets_plan_and_nothing_leaves_by_them(fresh, tmp_path):
 def test_nothing_is_picked_on_what_is_no_proxy(fresh):
     done = snakemake(fresh, "results/digits/internal/picked.yaml", "--dry-run", "--configfile", "config/proxy.yaml")
     assert done.returncode and "MissingRuleException" in done.stdout
+
+
+@pytest.mark.parametrize(("target", "needed"), [("picks", "a data set's `proxy`"), ("hindsight", "a data set and its")])
+def test_a_run_without_a_proxy_is_told_so(fresh, target, needed):
+    done = snakemake(fresh, target, "--dry-run")
+    assert done.returncode and f"needs {needed}" in done.stdout and "Traceback" not in done.stdout

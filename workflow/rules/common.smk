@@ -35,6 +35,7 @@ if workflow.storage_settings.default_storage_provider and not Path(CONFIG.state_
     )
 PROXIES = sorted({row.proxy for row in CONFIG.datasets.values() if row.proxy})
 PROXIED = [name for name in CONFIG.run.datasets if CONFIG.datasets[name].proxy in CONFIG.run.datasets]
+PICKED = [name for name in CONFIG.run.datasets if name in PROXIES]
 for warning in CONFIG.warnings:
     print(f"warning: {warning}", file=sys.stderr)
 
@@ -74,6 +75,16 @@ def generator_of(wildcards):
 def generator_version(wildcards):
     """A parameter, so that what a generator made is made anew when its version is raised."""
     return GENERATORS[generator_of(wildcards)].VERSION
+
+
+def some(datasets, what):
+    """``datasets``, of which a target needs one at least."""
+    if not datasets:
+        raise SystemExit(
+            f"error: this target needs {what} in `run.datasets`, got {', '.join(CONFIG.run.datasets)}; "
+            "config/proxy.yaml and config/levers.yaml are examples."
+        )
+    return datasets
 
 
 def declared(wildcards):
