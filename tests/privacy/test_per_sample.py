@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from privimage.errors import UserError
+from privimage.privacy.per_sample import layers
 from privimage.privacy.per_sample.capture import tapped
-from privimage.privacy.per_sample.layers import by_kernel_pixel, conv2d
+from privimage.privacy.per_sample.layers import by_kernel_pixel, by_window, conv2d
 
 
 def reference(model, x, copies):
@@ -116,7 +117,11 @@ def test_a_layer_used_twice_is_refused_by_name():
 @pytest.mark.parametrize(
     "shape", [dict(kernel_size=3, padding=1), dict(kernel_size=(3, 5), stride=(2, 1), padding=(0, 2))]
 )
-def test_the_products_that_a_gpu_computes_are_the_library_s_gradients(shape, copies):
+@pytest.mark.parametrize("products", [by_kernel_pixel, by_window])
+def test_the_products_of_a_gpu_and_of_small_convolutions_are_the_library_s_gradients(
+    monkeypatch, products, shape, copies
+):
+    monkeypatch.setattr(layers, "FEW_PRODUCTS", 0)  # what is expected is the library's
     generator = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(3, 4, **shape).double()
     x = torch.randn(2 * copies, 3, 7, 8, generator=generator, dtype=torch.float64)
@@ -124,7 +129,7 @@ def test_the_products_that_a_gpu_computes_are_the_library_s_gradients(shape, cop
     for layout in (torch.contiguous_format, torch.channels_last):
         pair = (x.to(memory_format=layout), g.to(memory_format=layout))
         expected = conv2d(layer, *pair, copies)["weight"]
-        torch.testing.assert_close(by_kernel_pixel(layer, *pair, copies), expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(products(layer, *pair, copies), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("copies", [1, 3])

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEW_PRODUCTS = 1 << 17  # for an image and a pixel of the kernel; with fewer, `by_window` takes half the time or less
+
 Rule = Callable[[nn.Module, Tensor, Tensor, int], dict[str, Tensor]]
 
 
@@ -27,15 +29,19 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> dict[str, Ten
     """Convolution of [B*K, in, H, W].
 
     On a CPU the library's weight gradient over the copies of each image, which beats batched products over unfolded
-    patches; on a GPU, which would wait for so many small calls, one batched product a pixel of the kernel.
+    patches, but where so little is to be multiplied that the calls take longer; on a GPU, which would wait for so many
+    small calls, one batched product a pixel of the kernel.
     """
     x = x.to(g.dtype)
+    bias = g.sum((2, 3)).unflatten(0, (-1, copies)).sum(1)
     if x.is_cuda or torch.compiler.is_compiling():
-        return _named(layer, by_kernel_pixel(layer, x, g, copies), g.unflatten(0, (-1, copies)).sum((1, 3, 4)))
+        return _named(layer, by_kernel_pixel(layer, x, g, copies), bias)
+    if layer.in_channels * layer.out_channels * copies * g[0, 0].numel() <= FEW_PRODUCTS:
+        return _named(layer, by_window(layer, x, g, copies), bias)
     how = (layer.weight, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, (False, True, False))
     pairs = zip(g.split(copies), x.split(copies))
     weight = torch.stack([torch.ops.aten.convolution_backward.default(*pair, *how)[1] for pair in pairs])
-    return _named(layer, weight, g.sum((2, 3)).unflatten(0, (-1, copies)).sum(1))
+    return _named(layer, weight, bias)
 
 
 def embedding(layer: nn.Embedding, x: Tensor, g: Tensor, copies: int) -> dict[str, Tensor]:
@@ -88,3 +94,16 @@ def by_kernel_pixel(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> Tens
             met = x[:, i : i + down * (rows - 1) + 1 : down, j : j + right * (columns - 1) + 1 : right]
             weight[:, i, j] = g @ met.reshape(num, -1, x.shape[3])  # [B, out, in]
     return weight.permute(0, 3, 4, 1, 2)
+
+
+def by_window(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> Tensor:
+    """The weight gradient [B, out, in, k, k]: the windows that the kernel saw, side by side, times ``g``."""
+    (height, width), (down, right), num = layer.kernel_size, layer.stride, len(x) // copies
+    x = F.pad(x, (layer.padding[1],) * 2 + (layer.padding[0],) * 2).permute(0, 2, 3, 1).contiguous()
+    rows, columns, channels = x.shape[1:]  # of [B*K, H', W', in]
+    steps = (rows * columns * channels, down * columns * channels, right * channels, columns * channels, 1)
+    windows = x.as_strided((len(x), *g.shape[2:], height, width * channels), steps)  # overlapping views
+    windows = windows.reshape(num, -1, height * width * channels)  # [B, K*H*W, k*k*in]
+    g = g.permute(0, 2, 3, 1).reshape(num, -1, g.shape[1])  # [B, K*H*W, out]
+    weight = g.transpose(1, 2) @ windows  # [B, out, k*k*in]
+    return weight.unflatten(2, (height, width, channels)).permute(0, 1, 4, 2, 3)
