@@ -82,8 +82,7 @@ def run(
     settings, compute = mechanism.settings, mechanism.compute
     model = compute.place(model)
     ema = averaged(model, settings.ema_decay)
-    rate = learning_rate(model, mechanism)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=compute.device.type == "cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=compute.device.type == "cuda")
     data = Images(images.images, images.labels, compute.device, encode)
     losses = compute.compiled(per_image_loss)
     computers = group.digest(canonical(compute.describe()))
@@ -114,22 +113,6 @@ def run(
     group.numbers([])  # no further step
     group.spread(model.parameters())
     return model, ema.module, Curve(COLUMNS, tuple(rows))
-
-
-def learning_rate(model: Denoiser, mechanism: Mechanism) -> float:
-    """The learning rate of Adam, from public constants alone.
-
-    Adam takes steps of one length, whatever their direction is made of. Noise of norm ``noise_multiplier`` * C * sqrt(d) is
-    added to a sum of norm B * C at most, d being the weights that are trained and B the expected images of a step:
-    of the step at most 1 / sqrt(1 + r^2) is signal, r being the quotient. Multiplied by it, a step is the gradient's
-    best linear estimate (Wiener) in units of the gradient.
-    """
-    settings = mechanism.settings
-    if settings.learning_rate_scaling == "none":
-        return settings.learning_rate
-    weights = sum(parameter.numel() for parameter in trained(model).values())
-    images = settings.sampling_probability * mechanism.num_images
-    return settings.learning_rate / math.hypot(1, mechanism.noise_multiplier * math.sqrt(weights) / images)
 
 
 def attempted(take: Callable[[int], Taken], size: int, save: Callable[[int], None] | None) -> tuple[Taken, int]:

@@ -209,11 +209,6 @@ class FinetuneSettings:
     )
     clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)
     learning_rate: float = setting(3e-4, "Learning rate of Adam.", above=0)
-    learning_rate_scaling: Literal["none", "signal"] = setting(
-        "none",
-        "`signal` multiplies the learning rate by the share that signal has, at most, of a step's noisy gradient: "
-        "1 / √(1 + r²), where r = noise multiplier · √(weights that are trained) / expected images of a step.",
-    )
     ema_decay: float = setting(0.999, "Decay of the weights' moving average.", minimum=0, below=1)
     label_dropout: float = setting(0.1, "Probability of replacing a label by 'none', for guidance.", minimum=0, below=1)
     P_mean: float = setting(-1.2, "Mean of ln(sigma) in training.", source=EDM)

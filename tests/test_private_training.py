@@ -1,6 +1,5 @@
 """The DP-SGD loop: decided by its key, unchanged by microbatches, resumed without a step too many."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -25,26 +24,6 @@ def test_the_key_decides_the_weights():
 def test_microbatches_do_not_change_the_result():
     a, b = (private_training.run(model(), images(), mechanism(microbatch_size=size))[0] for size in (64, 3))
     torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-4)
-
-
-def test_the_learning_rate_falls_with_the_share_of_signal():
-    def rate(noise_multiplier, **settings):
-        how = mechanism()
-        how = replace(how, noise_multiplier=noise_multiplier, settings=replace(how.settings, **settings))
-        return private_training.learning_rate(model(), how) / how.settings.learning_rate
-
-    weights = sum(parameter.numel() for parameter in model().parameters())
-    level = SETTINGS.sampling_probability * mechanism().num_images / math.sqrt(weights)  # of noise as strong as signal
-    signal = {"learning_rate_scaling": "signal"}
-    assert rate(50 * level) == 1
-    assert rate(0, **signal) == 1
-    assert rate(level, **signal) == pytest.approx(1 / math.sqrt(2))
-    assert rate(1e3 * level, **signal) == pytest.approx(1e-3, rel=1e-5)
-    part = model()
-    part.requires_grad_(False)
-    next(part.parameters()).requires_grad_(True)
-    how = replace(mechanism(), noise_multiplier=level, settings=replace(SETTINGS, **signal))
-    assert private_training.learning_rate(part, how) > private_training.learning_rate(model(), how)
 
 
 @pytest.mark.gpu
