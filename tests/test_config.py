@@ -141,7 +141,7 @@ CONTRADICTIONS = {
     "no such network": ("datasets.digits.quality.networks", ["inceptoin"], "did you mean `inception`?"),
     "a network twice": ("datasets.digits.quality.networks", ["classifier", "classifier"], "each entry once"),
     "more guesses than canaries": ("datasets.digits.audit.num_guesses", 10001, "at most the 10000 of"),
-    "more than are drawn": ("datasets.digits.quality.num_synthetic", 2001, "at most the 2000"),
+    "more than are drawn": ("datasets.digits.quality.num_synthetic", 6001, "at most the 6000"),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
     "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
     "a built-in kind": ("networks.mine", {"kind": "inception"}, "always there"),

@@ -194,11 +194,11 @@ def configured(**changes):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({"settings": {"finetune": {"population_size": 1999}}}, "population_size` is 1999 .*num_images`, 2000"),
+        ({"settings": {"finetune": {"population_size": 5999}}}, "population_size` is 5999 .*num_images`, 6000"),
         ({"policy": "none"}, "`methods.votes.policy` is `none`"),
     ],
 )
 def test_what_would_be_found_missing_once_it_is_paid_for_is_refused_in_the_configuration(changes, sentence):
-    load(configured(settings={"finetune": {"population_size": 2000}}))
+    load(configured(settings={"finetune": {"population_size": 6000}}))
     with pytest.raises(ConfigError, match=sentence):
         load(configured(**changes))
