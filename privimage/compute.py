@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 from privimage.device import default_device
 from privimage.settings import ComputeSettings
 
+GRADIENTS = 2  # raised when gradients are rounded otherwise than before: what was begun before is not replayed
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -63,6 +65,7 @@ class Compute:
     def describe(self) -> dict[str, Any]:
         """What must be the same for a replayed step to come out the same."""
         return {
+            "gradients": GRADIENTS,
             "engine": self.settings.engine,
             "precision": self.precision,
             "compile": self.settings.compile,

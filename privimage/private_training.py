@@ -226,7 +226,7 @@ def microbatch_size(model: Denoiser, mechanism: Mechanism, group: Group = ALONE)
         batch = NoisyBatch(torch.zeros(1, *shape), label, torch.ones(1, levels), torch.zeros(1, levels, *shape))
     with compute.autocast():
         kept = bytes_kept(lambda: per_image_loss(model, batch))
-    # One gradient an image, in float32, and its copy while it is masked.
+    # One gradient an image, in float32, and its copy while it is masked; a layer's windows are a tenth of `kept`.
     each = kept + 2 * 4 * sum(p.numel() for p in trained(model).values())
     each *= levels if compute.settings.engine == "opacus" else 1
     expected = math.ceil(settings.sampling_probability * mechanism.num_images / group.size)

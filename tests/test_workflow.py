@@ -250,10 +250,10 @@ def test_a_file_of_word_vectors_is_an_input_so_that_an_edited_one_is_read_again(
 
 
 def test_what_holds_all_images_at_once_asks_for_the_memory_that_they_take(plans):
-    """Ten bytes for each pixel of the larger set: 2,000 synthetic images against 1,437 real ones, of 8 by 8 pixels."""
+    """Ten bytes for each pixel of the larger set: 6,000 synthetic images against 1,437 real ones, of 8 by 8 pixels."""
     memory = {job.rule: job.memory for job in plans["bare"]}
     assert [memory[rule] for rule in ("accuracy", "accuracy_real", "memorisation", "quality")] == [
-        *(2000 + 1, 2000 + 1, 4000 + 1, 4000),
+        *(2000 + 3, 2000 + 3, 4000 + 3, 4000),
     ]
 
 

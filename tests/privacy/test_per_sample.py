@@ -39,9 +39,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("few", [0, layers.FEW_PRODUCTS])  # convolutions by the library; by windows
 @pytest.mark.parametrize("copies", [1, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_equal_those_of_single_images(case, copies):
+def test_gradients_equal_those_of_single_images(monkeypatch, case, copies, few):
+    monkeypatch.setattr(layers, "FEW_PRODUCTS", few)
     make, draw = CASES[case]
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():

@@ -33,9 +33,9 @@ def conv2d(layer: nn.Conv2d, x: Tensor, g: Tensor, copies: int) -> dict[str, Ten
     small calls, one batched product a pixel of the kernel.
     """
     x = x.to(g.dtype)
-    bias = g.sum((2, 3)).unflatten(0, (-1, copies)).sum(1)
     if x.is_cuda or torch.compiler.is_compiling():
-        return _named(layer, by_kernel_pixel(layer, x, g, copies), bias)
+        return _named(layer, by_kernel_pixel(layer, x, g, copies), g.unflatten(0, (-1, copies)).sum((1, 3, 4)))
+    bias = g.sum((2, 3)).unflatten(0, (-1, copies)).sum(1)
     if layer.in_channels * layer.out_channels * copies * g[0, 0].numel() <= FEW_PRODUCTS:
         return _named(layer, by_window(layer, x, g, copies), bias)
     how = (layer.weight, None, layer.stride, layer.padding, (1, 1), False, (0, 0), 1, (False, True, False))
