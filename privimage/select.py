@@ -14,6 +14,8 @@ means nothing. Or all are served at once, by the assignment with the largest sum
 
 from __future__ import annotations
 
+import sys
+from math import log, sqrt
 from pathlib import Path
 from typing import get_args
 
@@ -87,6 +89,26 @@ def one_to_one(histogram: np.ndarray, classes_per_label: int) -> list[list[int]]
 ASSIGNMENTS = {"greedy": greedy, "one-to-one": one_to_one}
 
 
+def by_chance(query: QueryResult, subset: Subset) -> list[str]:
+    """For each class whose first public class has no more noisy votes than noise alone would reach, a sentence.
+
+    The largest of n cells of Gaussian noise is about its standard deviation times sqrt(2 ln n). Both files are private
+    already: nothing is looked at that is not released.
+    """
+    counts = np.array(query.histogram)  # [sensitive classes, public classes]
+    reached = sqrt(query.top_k) * query.event.noise_multiplier * sqrt(2 * log(counts.size))
+    told = []
+    for row, name in zip(counts, query.class_names):
+        first = subset.classes[name][0]
+        votes = row[query.public_class_names.index(first)]
+        if votes < reached:
+            told.append(
+                f"`{name}` gets `{first}` for {votes:.0f} noisy votes, and noise alone reaches {reached:.0f}: that may "
+                "be chance; a query with a smaller noise_multiplier costs more of epsilon and errs less."
+            )
+    return told
+
+
 def main() -> None:
     """Parse, read, run, write."""
     parser = cli.parser("select", __doc__, SelectSettings)
@@ -102,7 +124,10 @@ def main() -> None:
     provenance = Provenance("select", VERSION, {**plain(settings), "seed": args.seed}, parents)
     query = QueryResult.read(args.query) if args.query else None
     names = ImageSet.read(args.public).class_names
-    run(args.policy, names, query, args.class_names, settings, args.seed, provenance).write(args.subset)
+    subset = run(args.policy, names, query, args.class_names, settings, args.seed, provenance)
+    for sentence in by_chance(query, subset) if query else ():
+        print(f"warning: {sentence}", file=sys.stderr)
+    subset.write(args.subset)
 
 
 def _check(

@@ -170,3 +170,29 @@ def test_the_setting_decides_who_assigns():
         for how in select.ASSIGNMENTS
     }
     assert found == {"greedy": {"cat": ["lynx"], "dog": ["tabby"]}, "one-to-one": {"cat": ["tabby"], "dog": ["lynx"]}}
+
+
+def test_a_class_that_wins_by_no_more_than_noise_is_told(tmp_path, monkeypatch, capsys):
+    """Noise of sqrt(2) * 10 votes reaches 14.1 * sqrt(2 ln 10) = 30.3 somewhere among ten cells."""
+    clear = replace(QUERY, histogram=[[9.0, 8.0, 1.0, 7.5, 31.0], [0.0, 30.0, 6.0, 7.0, -1.0]])
+    told = select.by_chance(clear, run(query=clear, count=1))
+    assert len(told) == 1 and told[0].startswith("`dog` gets `tabby` for 30 noisy votes, and noise alone reaches 30")
+    ImageSet(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5), PUBLIC, "made").write(tmp_path / "train.h5")
+    clear.write(tmp_path / "query.json")
+    files = [
+        "--public",
+        tmp_path / "train.h5",
+        "--subset",
+        tmp_path / "subset.json",
+        "--query",
+        tmp_path / "query.json",
+    ]
+    main(monkeypatch, "--policy", "query", *files, "--settings", '{"classes_per_label": 1}')
+    assert f"warning: {told[0]}" in capsys.readouterr().err
+
+
+def test_pure_noise_is_told_in_nearly_every_draw():
+    rng = np.random.default_rng(0)
+    drawn = [replace(QUERY, histogram=rng.normal(0, 200**0.5, (2, 5)).tolist()) for _ in range(200)]
+    told = [len(select.by_chance(query, run(query=query, count=1))) for query in drawn]
+    assert np.mean(told) > 1.75  # of two; the largest of ten cells stays below in six draws of seven
