@@ -137,6 +137,7 @@ def _check_methods(config: Config, label: str) -> None:
         )
         _check_stages(f"methods.{name}.settings", select, pretrain, sample, config.datasets[label], config.publics)
         _check_num_images(config, label, name)
+        _check_guidance(config, label, name)
         if config.methods[name].generator == "evolution":
             _check_evolution(config, label, name)
 
@@ -191,6 +192,16 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
         raise ConfigError(
             f"`datasets.{label}.quality.num_synthetic` is {wanted}; expected at most the {drawn} of "
             f"`sample.num_images` of the method `{name}`."
+        )
+
+
+def _check_guidance(config: Config, label: str, name: str) -> None:
+    scale = config.of_method("sample", label, name).guidance_scale
+    dropout = getattr(config.of_method("finetune", label, name), "label_dropout", None)
+    if scale and dropout == 0:
+        raise ConfigError(
+            f"`datasets.{label}.finetune.label_dropout` is 0 for the method `{name}`, whose sample.guidance_scale is "
+            f"{scale:g}; expected more, which teaches the model to draw without a label, or a guidance_scale of 0."
         )
 
 

@@ -142,6 +142,7 @@ CONTRADICTIONS = {
     "a network twice": ("datasets.digits.quality.networks", ["classifier", "classifier"], "each entry once"),
     "more guesses than canaries": ("datasets.digits.audit.num_guesses", 10001, "at most the 10000 of"),
     "more than are drawn": ("datasets.digits.quality.num_synthetic", 6001, "at most the 6000"),
+    "guidance by what was not learnt": ("datasets.digits.finetune.label_dropout", 0, "or a guidance_scale of 0"),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
     "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
     "a built-in kind": ("networks.mine", {"kind": "inception"}, "always there"),
