@@ -92,8 +92,8 @@ ASSIGNMENTS = {"greedy": greedy, "one-to-one": one_to_one}
 def by_chance(query: QueryResult, subset: Subset) -> list[str]:
     """For each class whose first public class has no more noisy votes than noise alone would reach, a sentence.
 
-    The largest of n cells of Gaussian noise is about its standard deviation times sqrt(2 ln n). Both files are private
-    already: nothing is looked at that is not released.
+    The largest of n cells of Gaussian noise is about its standard deviation times sqrt(2 ln n). Counts and classes
+    have been paid for: what is made of them costs nothing.
     """
     counts = np.array(query.histogram)  # [sensitive classes, public classes]
     reached = sqrt(query.top_k) * query.event.noise_multiplier * sqrt(2 * log(counts.size))

@@ -179,14 +179,8 @@ def test_a_class_that_wins_by_no_more_than_noise_is_told(tmp_path, monkeypatch, 
     assert len(told) == 1 and told[0].startswith("`dog` gets `tabby` for 30 noisy votes, and noise alone reaches 30")
     ImageSet(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5), PUBLIC, "made").write(tmp_path / "train.h5")
     clear.write(tmp_path / "query.json")
-    files = [
-        "--public",
-        tmp_path / "train.h5",
-        "--subset",
-        tmp_path / "subset.json",
-        "--query",
-        tmp_path / "query.json",
-    ]
+    files = ["--public", tmp_path / "train.h5", "--query", tmp_path / "query.json"]
+    files += ["--subset", tmp_path / "subset.json"]
     main(monkeypatch, "--policy", "query", *files, "--settings", '{"classes_per_label": 1}')
     assert f"warning: {told[0]}" in capsys.readouterr().err
 
