@@ -163,7 +163,7 @@ class AuditSettings:
     num_canaries: int = setting(
         0,
         "Canaries, each with a coordinate of the gradient for itself; half of them are in. 0: no audit, which takes "
-        "as long as fine-tuning.",
+        "as long as fine-tuning with one noise level an image.",
         unit="canaries",
         minimum=0,
         source="Steinke et al. 2023",
