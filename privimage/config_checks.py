@@ -196,12 +196,19 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
 
 
 def _check_guidance(config: Config, label: str, name: str) -> None:
-    scale = config.of_method("sample", label, name).guidance_scale
-    dropout = getattr(config.of_method("finetune", label, name), "label_dropout", None)
-    if scale and dropout == 0:
+    sample = config.of_method("sample", label, name)
+    stage = "pretrain" if sample.guidance == "domain" else "finetune"  # which model guesses without a label
+    dropout = getattr(config.of_method(stage, label, name), "label_dropout", None)
+    if sample.guidance_scale and dropout == 0:
         raise ConfigError(
-            f"`datasets.{label}.finetune.label_dropout` is 0 for the method `{name}`, whose sample.guidance_scale is "
-            f"{scale:g}; expected more, which teaches the model to draw without a label, or a guidance_scale of 0."
+            f"`datasets.{label}.{stage}.label_dropout` is 0 for the method `{name}`, whose sample.guidance_scale is "
+            f"{sample.guidance_scale:g}; expected more, which teaches the model to draw without a label, or a "
+            "guidance_scale of 0."
+        )
+    if sample.guidance_sigma_max is not None and sample.guidance_sigma_max < sample.guidance_sigma_min:
+        raise ConfigError(
+            f"`datasets.{label}.sample` got guidance_sigma_min {sample.guidance_sigma_min:g} and guidance_sigma_max "
+            f"{sample.guidance_sigma_max:g}; expected the first to be the smaller."
         )
 
 

@@ -72,9 +72,10 @@ class Released:
             if found != declared.class_names:
                 raise ArtifactError(f"{what} has other classes than declared; rerun what made it.")
         made_from = self.images.provenance.parents if self.images.provenance else {}
-        if made_from != {"weights": hashes["weights"]}:
-            raise ArtifactError("the images were not drawn from the model handed over; rerun sample.")
         parents = self.statement.provenance.parents
+        started_from = made_from.get("pretrained", parents.get("pretrained"))  # there if drawing looked at it as well
+        if made_from.get("weights") != hashes["weights"] or started_from != parents.get("pretrained"):
+            raise ArtifactError("the images were not drawn from the model handed over; rerun sample.")
         if {name: sha for name, sha in parents.items() if name != "pretrained"} != hashes:
             raise ArtifactError("the privacy statement is for another model, subset or query; rerun finetune.")
 
@@ -138,7 +139,7 @@ def _write_images(released: Released, folders: Sequence[str], made: Path) -> Non
     made_from = {name: sha for name, sha in released.statement.provenance.parents.items() if name != "weights"}
     made_by = replace(released.statement.provenance, parents=made_from)
     replace(released.weights, provenance=made_by).write(made / "model.safetensors")
-    drawn_from = {"weights": sha256(made / "model.safetensors")}
+    drawn_from = {**images.provenance.parents, "weights": sha256(made / "model.safetensors")}
     replace(images, provenance=replace(images.provenance, parents=drawn_from)).write(made / "images.h5")
     write_bytes(made / "samples.png", contact_sheet(images.images, images.labels, names))
 

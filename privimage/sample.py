@@ -1,9 +1,10 @@
 """Draw labelled synthetic images from the private model.
 
-Reads: the fine-tuned model; what other jobs drew, where they shared the work.
+Reads: the fine-tuned model; the public one that it started from, for guidance away from that; what other jobs drew,
+    where they shared the work.
 Writes: synthetic images with uniform labels, as they are drawn, or a share of them; a picture of some of them.
 Privacy: post-processing of the private model; labels are uniform, never from true counts.
-Source: Karras et al. 2022, algorithm 1; Lu et al. 2022, algorithm 2; Li et al. 2024.
+Source: Karras et al. 2022, algorithm 1; Lu et al. 2022, algorithm 2; Zhong et al. 2025; Li et al. 2024.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.compute import Compute
 from privimage.diffusion.training import generator_for
 from privimage.distributed import ALONE, Group, joined
+from privimage.errors import UserError
 from privimage.generators import DRAWN_BY
 from privimage.generators.contract import Drawer
 from privimage.kept import kept_and_made
@@ -110,10 +112,31 @@ def shared_out(paths: Sequence[Path], whole: Provenance) -> Iterator[np.ndarray]
             yield made.images[start : start + STRETCH]
 
 
+def guide(path: Path | None, weights: Weights, settings: SampleSettings) -> Weights | None:
+    """The public model that images are to be pushed away from, where guidance is so.
+
+    Raises:
+        UserError: if it is wanted and not there, or private training started from another one, for whose query nobody
+            may have paid.
+    """
+    if not (DRAWN_BY[weights.kind].GUIDED and settings.guidance == "domain" and settings.guidance_scale):
+        return None
+    if path is None:
+        raise UserError(
+            "sample got guidance `domain` and no --pretrained; expected the model that private training started from."
+        )
+    if weights.provenance.parents.get("pretrained") != sha256(path):
+        raise UserError(
+            f"sample got {path} as --pretrained; expected the model that training of --weights started from."
+        )
+    return Weights.read(path, DRAWN_BY[weights.kind].PRETRAINED)
+
+
 def main() -> None:
     """Run the stage from the command line."""
     parser = cli.parser("sample", __doc__, SampleSettings)
     parser.add_argument("--weights", required=True, type=Path, help="the fine-tuned model")
+    parser.add_argument("--pretrained", nargs="?", type=Path, help="what it started from, for guidance away from that")
     parser.add_argument("--seed", required=True, type=int, help="seed of the noise that images start from")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--shards", nargs="*", default=[], type=Path, help="what others drew of all shares, to join")
@@ -126,8 +149,10 @@ def main() -> None:
     settings = cli.settings_from(SampleSettings, args.settings)
     with joined() as group:
         weights = Weights.read(args.weights, *DRAWN_BY)
-        drawer, names = DRAWN_BY[weights.kind].drawer(weights, settings, compute), weights.facts["class_names"]
-        whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, {"weights": sha256(args.weights)})
+        public, names = guide(args.pretrained, weights, settings), weights.facts["class_names"]
+        drawer = DRAWN_BY[weights.kind].drawer(weights, settings, compute, public)
+        parents = {"weights": sha256(args.weights)} | ({"pretrained": sha256(args.pretrained)} if public else {})
+        whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, parents)
         provenance = share.of_whole(whole)
         name = fingerprint({"version": VERSION, "settings": provenance.settings, **provenance.parents})
         checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None

@@ -142,7 +142,11 @@ CONTRADICTIONS = {
     "a network twice": ("datasets.digits.quality.networks", ["classifier", "classifier"], "each entry once"),
     "more guesses than canaries": ("datasets.digits.audit.num_guesses", 10001, "at most the 10000 of"),
     "more than are drawn": ("datasets.digits.quality.num_synthetic", 6001, "at most the 6000"),
-    "guidance by what was not learnt": ("datasets.digits.finetune.label_dropout", 0, "or a guidance_scale of 0"),
+    "guidance nowhere": (
+        "datasets.digits.sample",
+        {"guidance_sigma_min": 2, "guidance_sigma_max": 1},
+        "expected the first to be the smaller",
+    ),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
     "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
     "a built-in kind": ("networks.mine", {"kind": "inception"}, "always there"),
@@ -180,6 +184,18 @@ def test_contradictions_are_refused_by_name(case):
     message = refused(key, value)
     assert expected in message
     assert key.rsplit(".", 1)[0] in message
+
+
+@pytest.mark.parametrize("guidance, learnt_by", [("domain", "pretrain"), ("classifier-free", "finetune")])
+def test_guidance_by_what_was_not_learnt_is_refused(guidance, learnt_by):
+    for stage in ("pretrain", "finetune"):
+        raw = changed(f"datasets.digits.{stage}.label_dropout", 0)
+        raw["datasets"]["digits"]["sample"].update(guidance=guidance, guidance_scale=0.5)
+        if stage != learnt_by:
+            c.load(raw)
+            continue
+        with pytest.raises(ConfigError, match=rf"`datasets.digits.{stage}.label_dropout` is 0 .* guidance_scale of 0"):
+            c.load(raw)
 
 
 def test_the_largest_values_that_do_not_contradict_are_accepted():

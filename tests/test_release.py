@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -572,6 +573,21 @@ def test_images_of_another_model_are_refused(quick, monkeypatch, folder):
     with_weights(folder, tensors={"raw.a.weight": torch.zeros(2, 3)})
     with pytest.raises(UserError, match="not drawn from the model"):
         make(monkeypatch, folder)
+
+
+@pytest.mark.parametrize("started_from, fits", [("0", True), ("3", False)])
+def test_images_may_have_been_pushed_away_from_the_model_that_training_started_from_alone(
+    quick, monkeypatch, folder, started_from, fits
+):
+    images = ImageSet.read(folder / "images.h5")
+    parents = {**images.provenance.parents, "pretrained": started_from * 64}
+    replace(images, provenance=replace(images.provenance, parents=parents)).write(folder / "images.h5")
+    if fits:
+        found = ImageSet.read(make(monkeypatch, folder) / "images.h5").provenance.parents
+        assert found == {"weights": sha256(folder / "release/model.safetensors"), "pretrained": parents["pretrained"]}
+    else:
+        with pytest.raises(UserError, match="not drawn from the model"):
+            make(monkeypatch, folder)
 
 
 def test_the_lists_are_those_of_the_artifacts():

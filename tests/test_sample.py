@@ -12,24 +12,36 @@ import pytest
 import torch
 
 from privimage import kept, sample
-from privimage.artifacts import ImageSet
-from privimage.checkpoints import Checkpoint
+from privimage.artifacts import ImageSet, Provenance, Weights, sha256
+from privimage.checkpoints import Checkpoint, flatten
 from privimage.compute import DEFAULT
 from privimage.diffusion.denoiser import new_denoiser
-from privimage.diffusion.drawing import drawer_of, to_bytes
+from privimage.diffusion.drawing import drawer_of, public_guide, to_bytes
 from privimage.diffusion.sampler import SAMPLERS
+from privimage.errors import UserError
 from privimage.settings import NetworkSettings, SampleSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
 
 
-def run(seed=0, channels=1, names=("x", "y", "z"), **changes):
-    model = new_denoiser(SMALL, 8, channels, len(names), seed=1)
+def model_of(channels=1, num_labels=3, seed=1):
+    return trembling(new_denoiser(SMALL, 8, channels, num_labels, seed), seed)
+
+
+def trembling(model, seed):
+    """No layer of it is zero, as some are where training starts."""
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+def run(seed=0, channels=1, names=("x", "y", "z"), public=None, **changes):
+    model = model_of(channels, len(names))
     settings = SampleSettings(**{"num_images": 20, "num_steps": 3, **changes})
     with tempfile.TemporaryDirectory() as folder:
-        made, stretches = sample.run(
-            drawer_of(model, settings, DEFAULT), list(names), settings, seed, Checkpoint(Path(folder), "test")
-        )
+        drawer = drawer_of(model, settings, DEFAULT, public)
+        made, stretches = sample.run(drawer, list(names), settings, seed, Checkpoint(Path(folder), "test"))
         stretches = list(stretches)
     starts, batches = zip(*stretches)
     assert list(starts) == list(range(0, settings.num_images, settings.batch_size))
@@ -56,6 +68,46 @@ def test_as_many_images_as_asked_with_uniform_labels(sampler, channels):
 
 def test_one_class_has_no_labels_to_speak_of():
     assert run(names=("all",), guidance_scale=0.0).counts == [20]
+
+
+def test_guidance_away_from_a_public_model_that_is_the_private_one_is_classifier_free():
+    pushed = run(guidance_scale=1.0)
+    assert np.array_equal(run(guidance_scale=1.0, public=model_of()).images, pushed.images)
+    other = run(guidance_scale=1.0, public=model_of(num_labels=5, seed=2))  # labels of its own
+    assert not np.array_equal(other.images, pushed.images) and not np.array_equal(run().images, pushed.images)
+
+
+def test_guidance_at_levels_that_no_step_has_changes_nothing():
+    nowhere = {"guidance_sigma_min": 81.0, "guidance_sigma_max": 90.0}
+    assert np.array_equal(run(guidance_scale=1.0, **nowhere).images, run().images)
+    low, all_levels = run(guidance_scale=1.0, guidance_sigma_max=1.0), run(guidance_scale=1.0)
+    assert not np.array_equal(low.images, run().images) and not np.array_equal(low.images, all_levels.images)
+
+
+def written(path, num_images, parents=None):
+    model = model_of()
+    facts = {"class_names": ["x", "y", "z"], "policy": "query", "num_images": num_images}
+    tensors = flatten("ema", model.state_dict())
+    Weights("diffusion", tensors, model.describe(), facts, Provenance("x", 1, parents=parents or {})).write(path)
+    return Weights.read(path, "diffusion")
+
+
+def test_the_public_model_is_the_one_that_private_training_started_from(tmp_path):
+    written(tmp_path / "public", 7)
+    private = written(tmp_path / "private", 0, {"pretrained": sha256(tmp_path / "public")})
+    domain = SampleSettings(guidance="domain", guidance_scale=0.5)
+    for settings in (SampleSettings(guidance_scale=0.5), SampleSettings(guidance="domain")):
+        assert sample.guide(tmp_path / "public", private, settings) is None
+    assert public_guide(sample.guide(tmp_path / "public", private, domain)).num_labels == 3
+    with pytest.raises(UserError, match="got guidance `domain` and no --pretrained; expected"):
+        sample.guide(None, private, domain)
+    written(tmp_path / "other", 8)
+    with pytest.raises(UserError, match="expected the model that training of --weights started from"):
+        sample.guide(tmp_path / "other", private, domain)
+
+
+def test_a_model_that_learned_from_no_public_image_guides_nobody(tmp_path):
+    assert public_guide(written(tmp_path / "initialised", 0)) is None and public_guide(None) is None
 
 
 def test_the_seed_decides_the_images():
@@ -97,7 +149,7 @@ def test_the_file_fills_as_images_are_drawn_and_no_batch_is_kept(tmp_path, monke
 @pytest.mark.parametrize("save_bytes", [1, 200, 2**24])
 def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path, monkeypatch, save_bytes):
     monkeypatch.setattr(kept, "SAVE_BYTES", save_bytes)
-    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
+    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), model_of(num_labels=2)
     calm = run(names=("x", "y"), batch_size=3)
     drawn, real = [], sample.generator_for
 
@@ -120,7 +172,7 @@ def test_a_stopped_run_draws_only_what_was_not_kept_and_the_same_images(tmp_path
 def test_a_run_that_was_stopped_once_everything_was_kept_goes_on_to_the_same_images(tmp_path, monkeypatch):
     """The last batch is smaller than the others."""
     monkeypatch.setattr(kept, "SAVE_BYTES", 1)
-    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), new_denoiser(SMALL, 8, 1, 2, seed=1)
+    settings, model = SampleSettings(num_images=20, num_steps=3, batch_size=3), model_of(num_labels=2)
     first, again = (
         list(
             sample.run(drawer_of(model, settings, DEFAULT), ["x", "y"], settings, 0, Checkpoint(tmp_path / name, "x"))[

@@ -70,6 +70,10 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "pretrain": ("pretrain: {label_dropout: 0.2}", jobs_of("pretrain", *CELL) | REPORTS),
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
     "sample": ("sample: {rho: 6}", jobs_of("sample", *OF_IMAGES) | REPORTS),
+    "what images are pushed away from": (
+        "sample: {guidance: domain, guidance_scale: 0.5}",
+        jobs_of("sample", *OF_IMAGES) | REPORTS,
+    ),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),
     "reference images": ("quality: {num_reference: 50}", SEEN | jobs_of("quality") | {"report_internal"}),
     "a network more": (

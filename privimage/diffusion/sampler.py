@@ -6,6 +6,7 @@ Lu et al. 2022, arXiv 2211.01095, algorithm 2 (DPM-Solver++(2M)).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,15 +22,25 @@ def noise_levels(num_steps: int, sigma_min: float, sigma_max: float, rho: float)
     return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])
 
 
-def guided(denoise: Denoise, scale: float, no_label: int) -> Denoise:
-    """The denoiser pushed away from its unconditional guess (Ho & Salimans 2022); scale 0 leaves it as it is."""
+def unconditional(denoise: Denoise, no_label: int) -> Denoise:
+    """What the denoiser guesses without a label, whatever labels it is given."""
+    return lambda x, sigma, labels: denoise(x, sigma, torch.full_like(labels, no_label))
+
+
+def guided(denoise: Denoise, away: Denoise, scale: float, low: float = 0.0, high: float = math.inf) -> Denoise:
+    """The denoiser pushed away from another guess at noise levels from ``low`` to ``high``; scale 0 leaves it as it is.
+
+    Source: Ho & Salimans 2022 (the other guess is its own without a label); Zhong et al. 2025, arXiv 2504.01521 (that
+    of the model that it was tuned from); Kynkäänniemi et al. 2024, arXiv 2404.07724 (some levels alone).
+    """
     if scale == 0:
         return denoise
 
     def push(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        both = denoise(x.repeat(2, 1, 1, 1), sigma.repeat(2), torch.cat([labels, torch.full_like(labels, no_label)]))
-        conditional, unconditional = both.chunk(2)
-        return conditional + scale * (conditional - unconditional)
+        guess = denoise(x, sigma, labels)
+        if not low <= float(sigma[0]) <= high:  # all images of a batch have the same level
+            return guess
+        return guess + scale * (guess - away(x, sigma, labels))
 
     return push
 

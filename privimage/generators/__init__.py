@@ -7,6 +7,7 @@ they need. It has:
     PRETRAINED, PRIVATE      kinds of weights: what pretraining makes, and what private training makes; the second is no
                              other generator's, since ``sample`` finds the generator by it
     HAS_LOSS                 whether its model is a diffusion model of pixels, which attacks and audits look into
+    GUIDED                   whether guidance acts on what it draws
     READS_CLASSIFIER         whether private training looks at images through the public classifier
     IN_SEVERAL_PROCESSES     whether its stages may be computed by several processes
     Settings                 a dataclass with ``pretrain``, ``finetune`` or both, in place of the sections of that name,
@@ -17,7 +18,8 @@ they need. It has:
     prepare(task)            the start of private training, after every check that can fail; nothing is charged yet
     finetune(start, task, mechanism, release)    what private training makes, and its curve
     assist(start, task)      what a process that does not lead does meanwhile
-    drawer(weights, settings, compute)           what images are drawn from
+    drawer(weights, settings, compute, pretrained)    what images are drawn from; the model that private training
+                             started from is there if guidance asks for it
 """
 
 from __future__ import annotations

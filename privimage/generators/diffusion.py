@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PRETRAINED = PRIVATE = "diffusion"
-HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = True, False, True
+HAS_LOSS, GUIDED, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = True, True, False, True
 Settings = None  # the sections `pretrain` and `finetune` are this generator's
 CONDITIONED = "layers of attention and those that tell the network the label and the noise level"
 TRAINED = {  # in words
@@ -82,12 +82,12 @@ def assist(start: Denoiser, task: PrivateTask) -> None:
     assist(start, task.images, task.settings, task.compute, task.group)
 
 
-def drawer(weights: Weights, settings: SampleSettings, compute: Compute) -> Drawer:
+def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:
     """The sampler over the averaged weights."""
     from privimage.diffusion.denoiser import denoiser_from
-    from privimage.diffusion.drawing import drawer_of
+    from privimage.diffusion.drawing import drawer_of, public_guide
 
-    return drawer_of(denoiser_from(weights, "ema"), settings, compute)
+    return drawer_of(denoiser_from(weights, "ema"), settings, compute, public_guide(pretrained))
 
 
 def _made(model: Denoiser, ema: Denoiser, facts: dict) -> Made:

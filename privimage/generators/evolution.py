@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PRETRAINED, PRIVATE = diffusion.PRETRAINED, "population"
-HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, True, False
+HAS_LOSS, GUIDED, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, True, False
 PAPER = "Lin et al. 2024, CIFAR-10"
 SIGMA_MIN = SampleSettings().sigma_min
 
@@ -119,7 +119,7 @@ def finetune(start: Any, task: PrivateTask, mechanism: Mechanism, release: Relea
     return Made(PRIVATE, tensors, network, {"class_names": list(names)}), curve
 
 
-def drawer(weights: Weights, settings: SampleSettings, compute: Compute) -> Drawer:
+def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:
     """The images of the last generation, in their order, which is that of ``sample``'s labels.
 
     Raises:

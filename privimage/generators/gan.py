@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PRETRAINED, PRIVATE = "gan-pair", "gan"
-HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, False
+HAS_LOSS, GUIDED, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, False, False
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def finetune(start: Pair, task: PrivateTask, mechanism: Mechanism, release: Rele
     return Made(PRIVATE, tensors, start.describe(), {"class_names": list(task.declared.class_names)}), curve
 
 
-def drawer(weights: Weights, settings: SampleSettings, compute: Compute) -> Drawer:
+def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:
     """The generator with averaged weights. Of the settings, none acts on it: an image is one forward pass."""
     import torch
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["event"]
 VERSION = 1
 PRETRAINED = PRIVATE = "latent-diffusion"
-HAS_LOSS, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, False, True
+HAS_LOSS, GUIDED, READS_CLASSIFIER, IN_SEVERAL_PROCESSES = False, True, False, True
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,15 @@ def assist(start: Start, task: PrivateTask) -> None:
     assist(model, task.images, task.settings, task.compute, task.group, autoencoder.encode)
 
 
-def drawer(weights: Weights, settings: SampleSettings, compute: Compute) -> Drawer:
+def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:
     """The sampler over the averaged weights, whose latents are decoded."""
     from privimage.diffusion.denoiser import denoiser_from
-    from privimage.diffusion.drawing import latent_drawer
+    from privimage.diffusion.drawing import latent_drawer, public_guide
 
     model, autoencoder = denoiser_from(weights, "ema"), compute.place(_autoencoder(weights))
     side = model.resolution * autoencoder.settings.factor
-    return latent_drawer(model, autoencoder.decode, (side, side, autoencoder.channels), settings, compute)
+    shape = (side, side, autoencoder.channels)
+    return latent_drawer(model, autoencoder.decode, shape, settings, compute, public_guide(pretrained))
 
 
 def _side(resolution: int, settings: LatentPretrainSettings) -> int:

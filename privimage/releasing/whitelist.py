@@ -35,7 +35,7 @@ TRAINED = tuple(dict.fromkeys(settings_of(name, "finetune", FinetuneSettings) fo
 NETWORKS = tuple(dict.fromkeys(type(settings_of(name, "pretrain", PretrainSettings)().network) for name in GENERATORS))
 SETTINGS = {"query": (QuerySettings,), "select": (SelectSettings,), "finetune": TRAINED, "sample": (SampleSettings,)}
 SEEDED = ("select", "sample")  # stages whose settings name their seed too
-PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights",),
+PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights", "pretrained"),
            "finetune": ("pretrained", "subset", "query", "weights")}  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from privimage.diffusion.sampler import SAMPLERS, ddim, dpmpp2m, guided, heun, noise_levels
+from privimage.diffusion.sampler import SAMPLERS, ddim, dpmpp2m, guided, heun, noise_levels, unconditional
 
 MEAN, STD = 0.3, 0.5
 
@@ -85,7 +85,8 @@ def test_a_guided_sampler_follows_the_guided_guess(sampler):
         return labels.to(x.dtype)[:, None, None, None].expand_as(x)
 
     start, labels = torch.zeros(2, 1, 1, 1), torch.tensor([0, 1])
-    out = sampler(guided(denoise, 2.0, 5), start, labels, noise_levels(7, 0.002, 80.0, 7.0))
+    guess = guided(denoise, unconditional(denoise, 5), 2.0)
+    out = sampler(guess, start, labels, noise_levels(7, 0.002, 80.0, 7.0))
     assert out.flatten().tolist() == pytest.approx([0 + 2 * (0 - 5), 1 + 2 * (1 - 5)], abs=1e-4)
 
 
@@ -94,9 +95,24 @@ def test_guidance_of_zero_changes_nothing_and_more_pushes_away_from_no_label():
         return labels.to(x.dtype)[:, None, None, None].expand_as(x)
 
     x, sigma, labels = torch.zeros(2, 1, 1, 1), torch.ones(2), torch.tensor([0, 1])
-    assert guided(denoise, 0.0, 5) is denoise
-    out = guided(denoise, 2.0, 5)(x, sigma, labels).flatten()
+    away = unconditional(denoise, 5)
+    assert guided(denoise, away, 0.0) is denoise
+    out = guided(denoise, away, 2.0)(x, sigma, labels).flatten()
     assert out.tolist() == [0 + 2 * (0 - 5), 1 + 2 * (1 - 5)]
+
+
+@pytest.mark.parametrize("sigma, pushed", [(0.09, False), (0.1, True), (2.0, True), (2.01, False)])
+def test_outside_its_noise_levels_guidance_asks_nobody(sigma, pushed):
+    asked = []
+
+    def away(x, sigma, labels):
+        asked.append(float(sigma[0]))
+        return torch.ones_like(x)
+
+    guess = guided(lambda x, sigma, labels: torch.zeros_like(x), away, 0.5, 0.1, 2.0)
+    levels = torch.full((2,), sigma, dtype=torch.float64)
+    out = guess(torch.zeros(2, 1, 1, 1), levels, torch.zeros(2, dtype=torch.int64))
+    assert out.flatten().tolist() == [-0.5 * pushed] * 2 and len(asked) == pushed
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values())

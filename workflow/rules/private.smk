@@ -213,6 +213,7 @@ rule finetune:
 rule sample_part:
     input:
         weights=rules.finetune.output.weights,
+        pretrained=guide_read,
     output:
         images=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5"),
         images_sum=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5.sha256"),
@@ -238,7 +239,7 @@ rule sample_part:
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- sample"
-        " --weights {input.weights:q} --seed {wildcards.seed}"
+        " --weights {input.weights:q} --pretrained {input.pretrained:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --index {wildcards.shard} --of {wildcards.num_shards} --images {output.images:q} 2>&1 | tee {log:q}"
 
@@ -246,6 +247,7 @@ rule sample_part:
 rule sample:
     input:
         weights=rules.finetune.output.weights,
+        pretrained=guide_read,
         shards=sample_parts(".h5"),  # none, if this job draws everything itself
         sums=sample_parts(".h5.sha256"),
     output:
@@ -274,6 +276,6 @@ rule sample:
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- sample"
-        " --weights {input.weights:q} --seed {wildcards.seed}"
+        " --weights {input.weights:q} --pretrained {input.pretrained:q} --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --shards {input.shards:q} --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"

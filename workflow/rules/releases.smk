@@ -45,6 +45,13 @@ def classifier_read(wildcards):
     return public_of("classifier.safetensors")(wildcards) if reads else []
 
 
+def guide_read(wildcards):
+    """The public model, for methods whose images are pushed away from what it guesses."""
+    how = stage_of("sample", wildcards.dataset, wildcards.method)
+    reads = GENERATORS[generator_of(wildcards)].GUIDED and how.guidance == "domain" and how.guidance_scale
+    return of_pretraining("pretrained.safetensors")(wildcards) if reads else []
+
+
 def classifier_flag(wildcards, input):
     return f"--classifier {input.classifier}" if input.classifier else ""
 
