@@ -10,8 +10,8 @@ Source:  Steinke, Nasr & Jagielski 2023, arXiv 2305.08846.
 Audited is DP-SGD as it runs, its sampling, noise and number of steps, against its own event in the statement. Not
 audited are the query, and the clipping of images: canaries have norm C by construction. Since nothing of what is
 audited depends on how an image's loss is averaged, the images have one noise level each here, whatever the release's
-number: K times as fast. A bound far below the claim is what a sound mechanism gives, since one run with a thousand
-canaries cannot show a large epsilon; a bound above the claim refutes it, and comes up by chance in at most 5 % of runs.
+number, which takes less time. A bound far below the claim is what a sound mechanism gives, since one run cannot show a
+large epsilon; a bound above the claim refutes it, and comes up by chance in at most 5 % of runs.
 """
 
 from __future__ import annotations

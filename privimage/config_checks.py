@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import sqrt
+from math import inf, sqrt
 from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,19 +196,33 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
 
 
 def _check_guidance(config: Config, label: str, name: str) -> None:
-    sample = config.of_method("sample", label, name)
-    stage = "pretrain" if sample.guidance == "domain" else "finetune"  # which model guesses without a label
-    dropout = getattr(config.of_method(stage, label, name), "label_dropout", None)
-    if sample.guidance_scale and dropout == 0:
+    """Some model can guess without a label, some noise level is guided, and there is something to be guided from."""
+    sample, method, row = config.of_method("sample", label, name), config.methods[name], config.datasets[label]
+    if not sample.guidance_scale or not GENERATORS[method.generator].GUIDED:
+        return
+    public = sample.guidance == "domain" and method.policy != "none"
+    if len(row.class_names) == 1 and not public:
+        raise ConfigError(
+            f"`datasets.{label}.sample` has a guidance_scale of {sample.guidance_scale:g} for the method `{name}`, and "
+            "one class, which is drawn without labels; expected guidance `domain`, for a method with public images, or "
+            "a guidance_scale of 0."
+        )
+    stage = "pretrain" if public else "finetune"  # of the model that guesses without a label
+    how = config.of_method(stage, label, name)
+    labelled = len(row.class_names) > 1 and getattr(how, "conditional", True)
+    if labelled and how.label_dropout == 0:
         raise ConfigError(
             f"`datasets.{label}.{stage}.label_dropout` is 0 for the method `{name}`, whose sample.guidance_scale is "
             f"{sample.guidance_scale:g}; expected more, which teaches the model to draw without a label, or a "
             "guidance_scale of 0."
         )
-    if sample.guidance_sigma_max is not None and sample.guidance_sigma_max < sample.guidance_sigma_min:
+    low = max(sample.guidance_sigma_min, sample.sigma_min)
+    high = min(inf if sample.guidance_sigma_max is None else sample.guidance_sigma_max, sample.sigma_max)
+    if low > high:
         raise ConfigError(
-            f"`datasets.{label}.sample` got guidance_sigma_min {sample.guidance_sigma_min:g} and guidance_sigma_max "
-            f"{sample.guidance_sigma_max:g}; expected the first to be the smaller."
+            f"`datasets.{label}.sample` guides the method `{name}` at no noise level: guidance_sigma_min is "
+            f"{sample.guidance_sigma_min:g}, guidance_sigma_max {sample.guidance_sigma_max}, and levels go from "
+            f"{sample.sigma_min:g} to {sample.sigma_max:g}; expected some of these between the two."
         )
 
 

@@ -73,9 +73,10 @@ class Released:
                 raise ArtifactError(f"{what} has other classes than declared; rerun what made it.")
         made_from = self.images.provenance.parents if self.images.provenance else {}
         parents = self.statement.provenance.parents
-        started_from = made_from.get("pretrained", parents.get("pretrained"))  # there if drawing looked at it as well
-        if made_from.get("weights") != hashes["weights"] or started_from != parents.get("pretrained"):
+        if made_from.get("weights") != hashes["weights"]:
             raise ArtifactError("the images were not drawn from the model handed over; rerun sample.")
+        if "pretrained" in made_from and made_from["pretrained"] != parents.get("pretrained"):
+            raise ArtifactError("the images were guided by another public model than the statement's; rerun sample.")
         if {name: sha for name, sha in parents.items() if name != "pretrained"} != hashes:
             raise ArtifactError("the privacy statement is for another model, subset or query; rerun finetune.")
 

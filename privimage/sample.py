@@ -1,9 +1,10 @@
 """Draw labelled synthetic images from the private model.
 
-Reads: the fine-tuned model; the public one that it started from, for guidance away from that; what other jobs drew,
-    where they shared the work.
+Reads: the fine-tuned model; for domain guidance the public one that it started from, and the privacy statement, which
+    names both; what other jobs drew, where they shared the work.
 Writes: synthetic images with uniform labels, as they are drawn, or a share of them; a picture of some of them.
-Privacy: post-processing of the private model; labels are uniform, never from true counts.
+Privacy: post-processing of the private model, and of the public one, whose query is in the same statement; labels are
+    uniform, never from true counts.
 Source: Karras et al. 2022, algorithm 1; Lu et al. 2022, algorithm 2; Zhong et al. 2025; Li et al. 2024.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from privimage import cli
-from privimage.artifacts import STRETCH, SYNTHETIC, ImageSet, Provenance, Weights, sha256, write_bytes
+from privimage.artifacts import STRETCH, SYNTHETIC, ImageSet, PrivacyStatement, Provenance, Weights, sha256, write_bytes
 from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.compute import Compute
 from privimage.diffusion.training import generator_for
@@ -112,31 +113,43 @@ def shared_out(paths: Sequence[Path], whole: Provenance) -> Iterator[np.ndarray]
             yield made.images[start : start + STRETCH]
 
 
-def guide(path: Path | None, weights: Weights, settings: SampleSettings) -> Weights | None:
-    """The public model that images are to be pushed away from, where guidance is so.
+def guide(
+    weights: Path, pretrained: Path | None, privacy: Path | None, settings: SampleSettings
+) -> tuple[Weights | None, dict[str, str]]:
+    """The public model that domain guidance pushes images away from, and its hash as a parent of the images.
+
+    There is none for other guidance, and where private training started from a model that had learned from no images.
 
     Raises:
-        UserError: if it is wanted and not there, or private training started from another one, for whose query nobody
-            may have paid.
+        UserError: if it is wanted and not there, or is not the one of the privacy statement: another one's query may
+            not have been paid for.
     """
-    if not (DRAWN_BY[weights.kind].GUIDED and settings.guidance == "domain" and settings.guidance_scale):
-        return None
-    if path is None:
+    if not (settings.guidance == "domain" and settings.guidance_scale):
+        return None, {}
+    generator = DRAWN_BY[Weights.read(weights, *DRAWN_BY).kind]
+    if not generator.GUIDED:
+        return None, {}
+    if pretrained is None or privacy is None:
         raise UserError(
-            "sample got guidance `domain` and no --pretrained; expected the model that private training started from."
+            "sample got guidance `domain` without --pretrained or --privacy; expected the model that private training "
+            "started from and the privacy statement."
         )
-    if weights.provenance.parents.get("pretrained") != sha256(path):
+    stated = PrivacyStatement.read(privacy).provenance.parents
+    hashes = {"weights": sha256(weights), "pretrained": sha256(pretrained)}
+    if any(stated.get(name) != sha for name, sha in hashes.items()):
         raise UserError(
-            f"sample got {path} as --pretrained; expected the model that training of --weights started from."
+            f"the statement {privacy} is of other models than {weights} and {pretrained}; give one release's files."
         )
-    return Weights.read(path, DRAWN_BY[weights.kind].PRETRAINED)
+    public = Weights.read(pretrained, generator.PRETRAINED)
+    return (public, {"pretrained": hashes["pretrained"]}) if public.facts["num_images"] else (None, {})
 
 
 def main() -> None:
     """Run the stage from the command line."""
     parser = cli.parser("sample", __doc__, SampleSettings)
     parser.add_argument("--weights", required=True, type=Path, help="the fine-tuned model")
-    parser.add_argument("--pretrained", nargs="?", type=Path, help="what it started from, for guidance away from that")
+    parser.add_argument("--pretrained", nargs="?", type=Path, help="the public model it started from: domain guidance")
+    parser.add_argument("--privacy", type=Path, help="the privacy statement, which names both: domain guidance")
     parser.add_argument("--seed", required=True, type=int, help="seed of the noise that images start from")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--shards", nargs="*", default=[], type=Path, help="what others drew of all shares, to join")
@@ -149,9 +162,10 @@ def main() -> None:
     settings = cli.settings_from(SampleSettings, args.settings)
     with joined() as group:
         weights = Weights.read(args.weights, *DRAWN_BY)
-        public, names = guide(args.pretrained, weights, settings), weights.facts["class_names"]
+        names = weights.facts["class_names"]
+        public, guided_by = guide(args.weights, args.pretrained, args.privacy, settings)
         drawer = DRAWN_BY[weights.kind].drawer(weights, settings, compute, public)
-        parents = {"weights": sha256(args.weights)} | ({"pretrained": sha256(args.pretrained)} if public else {})
+        parents = {"weights": sha256(args.weights), **guided_by}
         whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, parents)
         provenance = share.of_whole(whole)
         name = fingerprint({"version": VERSION, "settings": provenance.settings, **provenance.parents})

@@ -235,17 +235,17 @@ class SampleSettings:
     num_steps: int = setting(20, "Noise levels of the solver's grid.", unit="steps", minimum=2)
     guidance: Literal["classifier-free", "domain"] = setting(
         "classifier-free",
-        "What images are pushed away from: the private model's guess without a label, or the public model's, which "
-        "private training started from. A model that started from nothing is pushed away from its own.",
+        "What images are pushed away from: the private model's guess without a label, or that of the public model "
+        "which it started from. Without public images it is the model's own in any case.",
         source="Ho & Salimans 2022; Zhong et al. 2025 (domain guidance)",
     )
-    guidance_scale: float = setting(0.0, "How far; 0 is no guidance.", minimum=0)
+    guidance_scale: float = setting(
+        0.0, "How far. 0 is no guidance; more takes a second evaluation at every noise level with guidance.", minimum=0
+    )
     guidance_sigma_min: float = setting(
         0.0, "Lowest noise level with guidance.", minimum=0, source="Kynkäänniemi et al. 2024"
     )
-    guidance_sigma_max: float | None = setting(
-        None, "Highest noise level with guidance; at others it takes no time. Empty: all.", above=0
-    )
+    guidance_sigma_max: float | None = setting(None, "Highest noise level with guidance. Empty: no limit.", above=0)
     sigma_min: float = setting(0.002, "Smallest noise level.", above=0, source=EDM)
     sigma_max: float = setting(80.0, "Largest noise level.", above=0, source=EDM)
     rho: float = setting(7.0, "Curvature of the grid of noise levels.", above=0, source=EDM)

@@ -40,6 +40,17 @@ def test_the_claim_is_the_cost_of_the_training_alone_and_a_sound_mechanism_keeps
     assert 0 <= found.num_correct <= 100 and found.event == EVENT.as_json()
 
 
+def test_its_images_have_one_noise_level_each_and_nothing_else_differs(monkeypatch):
+    seen = []
+    monkeypatch.setattr(private_training, "run", lambda model, images, how: seen.append(how))
+    monkeypatch.setattr(Canaries, "num_correct", lambda self, guesses: guesses // 2)
+    how = mechanism()
+    found = audit.run(model(), images(), how, FEW, DELTA, MADE_BY)
+    (run,) = seen
+    assert SETTINGS.noise_levels_per_image == 2 and run.settings == replace(SETTINGS, noise_levels_per_image=1)
+    assert replace(run, settings=how.settings, canaries=None) == how and found.event == EVENT.as_json()
+
+
 def quietened(noisy_mean, share, total, *, noise_multiplier, **how):
     return noisy_mean(total, noise_multiplier=share * noise_multiplier, **how)
 

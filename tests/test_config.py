@@ -144,8 +144,13 @@ CONTRADICTIONS = {
     "more than are drawn": ("datasets.digits.quality.num_synthetic", 6001, "at most the 6000"),
     "guidance nowhere": (
         "datasets.digits.sample",
-        {"guidance_sigma_min": 2, "guidance_sigma_max": 1},
-        "expected the first to be the smaller",
+        {"guidance_scale": 1, "guidance_sigma_min": 2, "guidance_sigma_max": 1},
+        "guides the method `privimage` at no noise level",
+    ),
+    "guidance above all levels": (
+        "datasets.digits.sample",
+        {"guidance_scale": 1, "guidance_sigma_min": 81},
+        "guides the method `privimage` at no noise level",
     ),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
     "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
@@ -186,15 +191,39 @@ def test_contradictions_are_refused_by_name(case):
     assert key.rsplit(".", 1)[0] in message
 
 
-@pytest.mark.parametrize("guidance, learnt_by", [("domain", "pretrain"), ("classifier-free", "finetune")])
-def test_guidance_by_what_was_not_learnt_is_refused(guidance, learnt_by):
+@pytest.mark.parametrize(
+    "method, guidance, learnt_by",
+    [
+        ("privimage", "domain", "pretrain"),
+        ("privimage", "classifier-free", "finetune"),
+        ("scratch", "domain", "finetune"),
+        ("dp-ldm", "domain", "pretrain"),
+        ("dpgan", "domain", None),
+        ("pe", "domain", None),
+    ],
+)
+def test_guidance_by_what_was_not_learnt_is_refused(method, guidance, learnt_by):
     for stage in ("pretrain", "finetune"):
         raw = changed(f"datasets.digits.{stage}.label_dropout", 0)
+        raw["run"]["methods"] = [method]
         raw["datasets"]["digits"]["sample"].update(guidance=guidance, guidance_scale=0.5)
         if stage != learnt_by:
             c.load(raw)
             continue
         with pytest.raises(ConfigError, match=rf"`datasets.digits.{stage}.label_dropout` is 0 .* guidance_scale of 0"):
+            c.load(raw)
+
+
+def test_a_single_class_is_guided_by_public_images_or_not_at_all():
+    for method, guidance, refuses in (("privimage", "domain", False), ("privimage", "classifier-free", True),
+                                      ("scratch", "domain", True)):  # fmt: skip
+        raw = changed("datasets.digits.class_names", ["all"])
+        raw["run"]["methods"] = [method]
+        raw["datasets"]["digits"]["sample"].update(guidance=guidance, guidance_scale=0.5)
+        if refuses:
+            with pytest.raises(ConfigError, match="one class, which is drawn without labels; expected guidance"):
+                c.load(raw)
+        else:
             c.load(raw)
 
 

@@ -586,7 +586,7 @@ def test_images_may_have_been_pushed_away_from_the_model_that_training_started_f
         found = ImageSet.read(make(monkeypatch, folder) / "images.h5").provenance.parents
         assert found == {"weights": sha256(folder / "release/model.safetensors"), "pretrained": parents["pretrained"]}
     else:
-        with pytest.raises(UserError, match="not drawn from the model"):
+        with pytest.raises(UserError, match="another public model than the statement's"):
             make(monkeypatch, folder)
 
 

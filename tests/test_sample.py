@@ -1,5 +1,6 @@
 """Synthetic images: how many, which labels, reproducible, never all in memory; bytes are rounded, not cut."""
 
+import json
 import tempfile
 import tracemalloc
 import weakref
@@ -10,6 +11,7 @@ import h5py  # noqa: F401, before memory is traced: its own code counts otherwis
 import numpy as np
 import pytest
 import torch
+from small_model import DECLARED
 
 from privimage import kept, sample
 from privimage.artifacts import ImageSet, Provenance, Weights, sha256
@@ -19,6 +21,9 @@ from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.drawing import drawer_of, public_guide, to_bytes
 from privimage.diffusion.sampler import SAMPLERS
 from privimage.errors import UserError
+from privimage.privacy import accounting
+from privimage.privacy.event import Event
+from privimage.schema import plain
 from privimage.settings import NetworkSettings, SampleSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
@@ -84,30 +89,66 @@ def test_guidance_at_levels_that_no_step_has_changes_nothing():
     assert not np.array_equal(low.images, run().images) and not np.array_equal(low.images, all_levels.images)
 
 
-def written(path, num_images, parents=None):
-    model = model_of()
+DOMAIN = SampleSettings(num_images=20, num_steps=3, batch_size=5, guidance="domain", guidance_scale=0.5)
+
+
+def written(path, num_images, seed=1):
+    model = model_of(seed=seed)
     facts = {"class_names": ["x", "y", "z"], "policy": "query", "num_images": num_images}
-    tensors = flatten("ema", model.state_dict())
-    Weights("diffusion", tensors, model.describe(), facts, Provenance("x", 1, parents=parents or {})).write(path)
-    return Weights.read(path, "diffusion")
+    Weights("diffusion", flatten("ema", model.state_dict()), model.describe(), facts, Provenance("x", 1)).write(path)
+    return path
 
 
-def test_the_public_model_is_the_one_that_private_training_started_from(tmp_path):
-    written(tmp_path / "public", 7)
-    private = written(tmp_path / "private", 0, {"pretrained": sha256(tmp_path / "public")})
-    domain = SampleSettings(guidance="domain", guidance_scale=0.5)
-    for settings in (SampleSettings(guidance_scale=0.5), SampleSettings(guidance="domain")):
-        assert sample.guide(tmp_path / "public", private, settings) is None
-    assert public_guide(sample.guide(tmp_path / "public", private, domain)).num_labels == 3
-    with pytest.raises(UserError, match="got guidance `domain` and no --pretrained; expected"):
-        sample.guide(None, private, domain)
-    written(tmp_path / "other", 8)
-    with pytest.raises(UserError, match="expected the model that training of --weights started from"):
-        sample.guide(tmp_path / "other", private, domain)
+def release_of(folder, num_images=7):
+    """The files of one release: the private model, the public one that it started from, and the statement."""
+    paths = written(folder / "private", 0), written(folder / "public", num_images, seed=2), folder / "privacy.json"
+    parents = {"weights": sha256(paths[0]), "pretrained": sha256(paths[1])}
+    event = Event("poisson_gaussian", 1.0, 0.3, 6)
+    accounting.statement([event], DECLARED, 10.0, Provenance("finetune", 1, {}, parents)).write(paths[2])
+    return paths
+
+
+def test_the_public_model_is_the_one_of_the_statement(tmp_path):
+    private, public, privacy = release_of(tmp_path)
+    model, parents = sample.guide(private, public, privacy, DOMAIN)
+    assert public_guide(model).num_labels == 3 and parents == {"pretrained": sha256(public)}
+    for changes in ({"guidance": "classifier-free"}, {"guidance_scale": 0.0}):
+        assert sample.guide(private, public, privacy, replace(DOMAIN, **changes)) == (None, {})
+    for missing in ((None, privacy), (public, None)):
+        with pytest.raises(UserError, match="without --pretrained or --privacy; expected"):
+            sample.guide(private, *missing, DOMAIN)
+    other = written(tmp_path / "other", 8, seed=3)
+    for wrong in ((private, other), (other, public)):
+        with pytest.raises(UserError, match="give one release's files"):
+            sample.guide(*wrong, privacy, DOMAIN)
 
 
 def test_a_model_that_learned_from_no_public_image_guides_nobody(tmp_path):
-    assert public_guide(written(tmp_path / "initialised", 0)) is None and public_guide(None) is None
+    assert sample.guide(*release_of(tmp_path, num_images=0), DOMAIN) == (None, {})
+
+
+def drawn_by_the_stage(monkeypatch, folder, paths, *flags, settings=DOMAIN):
+    given = {"weights": paths[0], "pretrained": paths[1], "privacy": paths[2], "checkpoints": folder / "state"}
+    words = [word for name, path in given.items() for word in (f"--{name}", str(path))]
+    settings = json.dumps(plain(settings))
+    monkeypatch.setattr("sys.argv", ["sample", *words, "--seed", "0", "--settings", settings, *map(str, flags)])
+    sample.main()
+    return ImageSet.read(Path(flags[-1]))
+
+
+def test_the_stage_draws_away_from_the_public_model_in_one_job_or_several(monkeypatch, tmp_path):
+    paths = release_of(tmp_path)
+    whole = drawn_by_the_stage(monkeypatch, tmp_path, paths, "--images", tmp_path / "whole.h5")
+    assert whole.provenance.parents == {"weights": sha256(paths[0]), "pretrained": sha256(paths[1])}
+    own = replace(DOMAIN, guidance="classifier-free")
+    other = drawn_by_the_stage(monkeypatch, tmp_path, paths, "--images", tmp_path / "own.h5", settings=own)
+    assert other.provenance.parents == {"weights": sha256(paths[0])}
+    assert not np.array_equal(whole.images, other.images)
+    parts = [tmp_path / f"{index}.h5" for index in range(2)]
+    for index, part in enumerate(parts):
+        drawn_by_the_stage(monkeypatch, tmp_path, paths, "--index", index, "--of", 2, "--images", part)
+    joined = drawn_by_the_stage(monkeypatch, tmp_path, paths, "--shards", *parts, "--images", tmp_path / "joined.h5")
+    assert np.array_equal(joined.images, whole.images) and joined.provenance == whole.provenance
 
 
 def test_the_seed_decides_the_images():

@@ -71,7 +71,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "finetune": ("finetune: {clip_norm: 0.002}", jobs_of(*CELL) | REPORTS),
     "sample": ("sample: {rho: 6}", jobs_of("sample", *OF_IMAGES) | REPORTS),
     "what images are pushed away from": (
-        "sample: {guidance: domain, guidance_scale: 0.5}",
+        "datasets: {digits: {sample: {guidance: classifier-free}}}",
         jobs_of("sample", *OF_IMAGES) | REPORTS,
     ),
     "quality": ("quality: {reference_split: test}", jobs_of("quality") | {"report_internal"}),

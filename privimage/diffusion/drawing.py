@@ -26,20 +26,21 @@ def sampled(
 ) -> Tensor:
     """What the sampler makes of standard normal ``noise`` [n, C, H, W] under labels [n], on the device.
 
-    Guidance, if there is any, is away from what ``public`` guesses without a label, or the model itself.
+    Guidance, if there is any, is away from what ``public`` guesses without a label; without ``public``, from the
+    model's own such guess.
     """
-    other = public or model
-    away = unconditional(compute.compiled(other), other.num_labels)
+    denoise = compute.compiled(model)
+    away = unconditional(compute.compiled(public) if public else denoise, (public or model).num_labels)
     where = (settings.guidance_sigma_min, settings.guidance_sigma_max or math.inf)
-    denoise = guided(compute.compiled(model), away, settings.guidance_scale, *where)
+    denoise = guided(denoise, away, settings.guidance_scale, *where)
     levels = noise_levels(settings.num_steps, settings.sigma_min, settings.sigma_max, settings.rho)
     with compute.autocast():
         return SAMPLERS[settings.sampler](denoise, noise.to(compute.device), labels.to(compute.device), levels)
 
 
 def public_guide(pretrained: Weights | None) -> Denoiser | None:
-    """The model that private training started from, to be guided away from; None if it had learned from no images."""
-    return denoiser_from(pretrained, "ema") if pretrained and pretrained.facts["num_images"] else None
+    """The model that private training started from, to be guided away from, if there is one."""
+    return denoiser_from(pretrained, "ema") if pretrained else None
 
 
 def drawer_of(model: Denoiser, settings: SampleSettings, compute: Compute, public: Denoiser | None = None) -> Drawer:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+ROUNDING = 1e-6  # of a noise level in single precision
 
 
 def noise_levels(num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
@@ -38,8 +39,10 @@ def guided(denoise: Denoise, away: Denoise, scale: float, low: float = 0.0, high
 
     def push(x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         guess = denoise(x, sigma, labels)
-        if not low <= float(sigma[0]) <= high:  # all images of a batch have the same level
-            return guess
+        if (low, high) != (0, math.inf):
+            level = float(sigma[0])  # that of all images of a batch, in their precision
+            if level < low * (1 - ROUNDING) or level > high * (1 + ROUNDING):
+                return guess
         return guess + scale * (guess - away(x, sigma, labels))
 
     return push

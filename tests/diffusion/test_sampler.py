@@ -101,7 +101,7 @@ def test_guidance_of_zero_changes_nothing_and_more_pushes_away_from_no_label():
     assert out.tolist() == [0 + 2 * (0 - 5), 1 + 2 * (1 - 5)]
 
 
-@pytest.mark.parametrize("sigma, pushed", [(0.09, False), (0.1, True), (2.0, True), (2.01, False)])
+@pytest.mark.parametrize("sigma, pushed", [(0.09, False), (0.1, True), (0.3, True), (0.31, False)])
 def test_outside_its_noise_levels_guidance_asks_nobody(sigma, pushed):
     asked = []
 
@@ -109,8 +109,8 @@ def test_outside_its_noise_levels_guidance_asks_nobody(sigma, pushed):
         asked.append(float(sigma[0]))
         return torch.ones_like(x)
 
-    guess = guided(lambda x, sigma, labels: torch.zeros_like(x), away, 0.5, 0.1, 2.0)
-    levels = torch.full((2,), sigma, dtype=torch.float64)
+    guess = guided(lambda x, sigma, labels: torch.zeros_like(x), away, 0.5, 0.1, 0.3)
+    levels = torch.full((2,), sigma)  # in single precision 0.3 is above 0.3
     out = guess(torch.zeros(2, 1, 1, 1), levels, torch.zeros(2, dtype=torch.int64))
     assert out.flatten().tolist() == [-0.5 * pushed] * 2 and len(asked) == pushed
 

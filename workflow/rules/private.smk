@@ -214,6 +214,7 @@ rule sample_part:
     input:
         weights=rules.finetune.output.weights,
         pretrained=guide_read,
+        privacy=rules.finetune.output.privacy,
     output:
         images=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5"),
         images_sum=temp(f"results/{{dataset}}/{CELL}/shards/{{shard}}-of-{{num_shards}}.h5.sha256"),
@@ -239,7 +240,8 @@ rule sample_part:
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- sample"
-        " --weights {input.weights:q} --pretrained {input.pretrained:q} --seed {wildcards.seed}"
+        " --weights {input.weights:q} --pretrained {input.pretrained:q} --privacy {input.privacy:q}"
+        " --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --index {wildcards.shard} --of {wildcards.num_shards} --images {output.images:q} 2>&1 | tee {log:q}"
 
@@ -248,6 +250,7 @@ rule sample:
     input:
         weights=rules.finetune.output.weights,
         pretrained=guide_read,
+        privacy=rules.finetune.output.privacy,
         shards=sample_parts(".h5"),  # none, if this job draws everything itself
         sums=sample_parts(".h5.sha256"),
     output:
@@ -276,6 +279,7 @@ rule sample:
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- sample"
-        " --weights {input.weights:q} --pretrained {input.pretrained:q} --seed {wildcards.seed}"
+        " --weights {input.weights:q} --pretrained {input.pretrained:q} --privacy {input.privacy:q}"
+        " --seed {wildcards.seed}"
         " --settings {params.settings:q} --checkpoints {params.checkpoints:q} --compute {resources.compute:q}"
         " --shards {input.shards:q} --images {output.images:q} --grid {output.grid:q} 2>&1 | tee {log:q}"
