@@ -584,6 +584,8 @@ def test_images_may_have_been_pushed_away_from_the_model_that_training_started_f
     replace(images, provenance=replace(images.provenance, parents=parents)).write(folder / "images.h5")
     if fits:
         found = ImageSet.read(make(monkeypatch, folder) / "images.h5").provenance.parents
+        card = (folder / "release/README.md").read_text()
+        assert f"training started from (SHA-256 `{parents['pretrained']}`)" in card
         assert found == {"weights": sha256(folder / "release/model.safetensors"), "pretrained": parents["pretrained"]}
     else:
         with pytest.raises(UserError, match="another public model than the statement's"):

@@ -76,6 +76,7 @@ def render(facts: Facts) -> str:
         query=facts.query,
         training=facts.statement.provenance.settings,
         sampling=facts.images.provenance.settings,
+        public_model=facts.images.provenance.parents.get("pretrained"),
         versions={"privimage": facts.statement.provenance.privimage, **_versions()},
         classes=list(zip(facts.images.class_names, facts.folders, counts)),
         num_images=shape[0],
