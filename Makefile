@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test faults cluster lint install clean
 
 demo: install
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) --set-threads classifier=$(CORES) pretrain=$(CORES)
 	@echo
 	@$(BIN)/python -m privimage.reporting.summary results/digits/internal/summary.csv
 	@echo
