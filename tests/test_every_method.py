@@ -9,7 +9,7 @@ from checkout import TOY, copy_project, snakemake
 from dp_accounting import DpEvent, GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from privimage.artifacts import PrivacyStatement
+from privimage.artifacts import ImageSet, PrivacyStatement
 from privimage.generators import GENERATORS
 from privimage.methods import METHODS
 from privimage.privacy.accounting import epsilon
@@ -51,6 +51,10 @@ def test_what_is_handed_out_is_whole_and_its_ledger_adds_up(results, method):
     last = "discrete_gaussian" if METHODS[method].generator == "evolution" else "poisson_gaussian"
     assert mechanisms == [*(["discrete_gaussian"] if METHODS[method].query else []), last]
     assert (cell / "release/SHA256SUMS").exists()
+    away = GENERATORS[METHODS[method].generator].GUIDED and METHODS[method].policy != "none"  # from the public model
+    parents = ImageSet.read(cell / "release/images.h5").provenance.parents
+    assert ("pretrained" in parents) == away
+    assert not away or parents["pretrained"] == statement.provenance.parents["pretrained"]
     attacked = (results / f"internal/{method}/seed0/eps1/membership.json").exists()
     assert attacked == GENERATORS[METHODS[method].generator].HAS_LOSS
 

@@ -177,6 +177,17 @@ def test_images_are_drawn_by_label_and_generator_alone(pretrained):
     assert not torch.equal(a, c)
 
 
+def test_latents_too_are_pushed_away_from_what_the_public_model_guesses(pretrained):
+    made = finetuned(latent, private(pretrained, "attention"))
+    settings = SampleSettings(num_steps=3, guidance="domain", guidance_scale=2.0)
+    labels = torch.tensor([0, 1, 1])
+    away_from_itself, away = (
+        latent.drawer(made, settings, COMPUTE, public).draw(labels, 0, torch.Generator().manual_seed(0))
+        for public in (None, pretrained)
+    )
+    assert not torch.equal(away_from_itself, away)
+
+
 def test_the_model_may_be_released_and_nothing_beside_it(pretrained, tmp_path):
     made = replace(finetuned(latent, private(pretrained, "lora")), provenance=Provenance("finetune", 1))
     made.write(tmp_path / "model.safetensors")
