@@ -108,7 +108,8 @@ def test_epsilon_varies_without_a_method_more():
 
 def test_seeds_are_the_run_s_or_the_first_alone():
     rows = {"classes": SELECTION, "noise": NOISE}
-    run = {"ablations": list(rows), "seeds": [3, 4], "first_seed_only": ["noise", "scratch"]}
+    methods = ["privimage", "scratch"]
+    run = {"ablations": list(rows), "methods": methods, "seeds": [3, 4], "first_seed_only": ["noise", "scratch"]}
     config = c.load(overlaid(ablations=rows, run=run))
     assert {p.seed for p in points(config, "digits", "classes")} == {3, 4}
     assert {p.seed for p in points(config, "digits", "noise")} == {3}
