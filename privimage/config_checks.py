@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import inf, sqrt
+from math import sqrt
 from os.path import realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,6 +195,15 @@ def _check_num_images(config: Config, label: str, name: str) -> None:
         )
 
 
+def unguided(sample: s.SampleSettings) -> str:
+    """What is wrong with a window of guidance that holds no noise level."""
+    levels = ", ".join(f"{level:.2g}" for level in sample.levels())
+    return (
+        f"guidance_sigma_min is {sample.guidance_sigma_min:g}, guidance_sigma_max {sample.guidance_sigma_max}, and the "
+        f"{sample.num_steps} steps are at {levels}; expected one of these between the two."
+    )
+
+
 def _check_guidance(config: Config, label: str, name: str) -> None:
     """Some model can guess without a label, some noise level is guided, and there is something to be guided from."""
     sample, method, row = config.of_method("sample", label, name), config.methods[name], config.datasets[label]
@@ -212,18 +221,12 @@ def _check_guidance(config: Config, label: str, name: str) -> None:
     labelled = len(row.class_names) > 1 and getattr(how, "conditional", True)
     if labelled and how.label_dropout == 0:
         raise ConfigError(
-            f"`datasets.{label}.{stage}.label_dropout` is 0 for the method `{name}`, whose sample.guidance_scale is "
-            f"{sample.guidance_scale:g}; expected more, which teaches the model to draw without a label, or a "
-            "guidance_scale of 0."
+            f"`datasets.{label}.{stage}.label_dropout` is 0 for the method `{name}`, whose sample.guidance is "
+            f"`{sample.guidance}` with a scale of {sample.guidance_scale:g}; expected more, which teaches the model to "
+            "draw without a label, or a guidance_scale of 0."
         )
-    low = max(sample.guidance_sigma_min, sample.sigma_min)
-    high = min(inf if sample.guidance_sigma_max is None else sample.guidance_sigma_max, sample.sigma_max)
-    if low > high:
-        raise ConfigError(
-            f"`datasets.{label}.sample` guides the method `{name}` at no noise level: guidance_sigma_min is "
-            f"{sample.guidance_sigma_min:g}, guidance_sigma_max {sample.guidance_sigma_max}, and levels go from "
-            f"{sample.sigma_min:g} to {sample.sigma_max:g}; expected some of these between the two."
-        )
+    if not sample.guided_levels():
+        raise ConfigError(f"`datasets.{label}.sample` guides the method `{name}` at no noise level: {unguided(sample)}")
 
 
 def _check_proxy(config: Config, label: str, row: Dataset) -> None:

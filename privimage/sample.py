@@ -21,6 +21,7 @@ from privimage import cli
 from privimage.artifacts import STRETCH, SYNTHETIC, ImageSet, PrivacyStatement, Provenance, Weights, sha256, write_bytes
 from privimage.checkpoints import Checkpoint, fingerprint
 from privimage.compute import Compute
+from privimage.config_checks import unguided
 from privimage.diffusion.training import generator_for
 from privimage.distributed import ALONE, Group, joined
 from privimage.errors import UserError
@@ -131,8 +132,8 @@ def guide(
         return None, {}
     if pretrained is None or privacy is None:
         raise UserError(
-            "sample got guidance `domain` without --pretrained or --privacy; expected the model that private training "
-            "started from and the privacy statement."
+            f"sample got guidance `domain` without {'--privacy' if pretrained else '--pretrained'}; expected the model "
+            "that private training started from and the privacy statement."
         )
     stated = PrivacyStatement.read(privacy).provenance.parents
     hashes = {"weights": sha256(weights), "pretrained": sha256(pretrained)}
@@ -148,8 +149,8 @@ def main() -> None:
     """Run the stage from the command line."""
     parser = cli.parser("sample", __doc__, SampleSettings)
     parser.add_argument("--weights", required=True, type=Path, help="the fine-tuned model")
-    parser.add_argument("--pretrained", nargs="?", type=Path, help="the public model it started from: domain guidance")
-    parser.add_argument("--privacy", type=Path, help="the privacy statement, which names both: domain guidance")
+    parser.add_argument("--pretrained", nargs="?", type=Path, help="the public model it started from (domain guidance)")
+    parser.add_argument("--privacy", type=Path, help="the privacy statement, which names both (domain guidance)")
     parser.add_argument("--seed", required=True, type=int, help="seed of the noise that images start from")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--shards", nargs="*", default=[], type=Path, help="what others drew of all shares, to join")
@@ -160,6 +161,8 @@ def main() -> None:
     args = parser.parse_args()
     share, compute = share_of(parser, args), Compute(cli.settings_from(ComputeSettings, args.compute, "--compute"))
     settings = cli.settings_from(SampleSettings, args.settings)
+    if settings.guidance_scale and not settings.guided_levels():
+        raise UserError(f"sample is to guide at no noise level: {unguided(settings)}")
     with joined() as group:
         weights = Weights.read(args.weights, *DRAWN_BY)
         names = weights.facts["class_names"]

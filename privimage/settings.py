@@ -6,6 +6,7 @@ Nothing here imports torch: the workflow reads this module each time it is parse
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -250,6 +251,16 @@ class SampleSettings:
     sigma_max: float = setting(80.0, "Largest noise level.", above=0, source=EDM)
     rho: float = setting(7.0, "Curvature of the grid of noise levels.", above=0, source=EDM)
     batch_size: int = setting(500, "Images drawn at once; part of the result, since it orders the noise.", minimum=1)
+
+    def levels(self) -> list[float]:
+        """The solver's noise levels, falling (Karras et al. 2022, equation 5)."""
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return [(high + i / (self.num_steps - 1) * (low - high)) ** self.rho for i in range(self.num_steps)]
+
+    def guided_levels(self) -> list[float]:
+        """Those of them at which guidance acts, if its scale is above 0."""
+        highest = math.inf if self.guidance_sigma_max is None else self.guidance_sigma_max
+        return [level for level in self.levels() if self.guidance_sigma_min <= level <= highest]
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,9 @@ CONTRADICTIONS = {
         {"guidance_scale": 1, "guidance_sigma_min": 2, "guidance_sigma_max": 1},
         "guides the method `privimage` at no noise level",
     ),
-    "guidance above all levels": (
+    "guidance between two levels": (
         "datasets.digits.sample",
-        {"guidance_scale": 1, "guidance_sigma_min": 81},
+        {"num_steps": 10, "guidance_scale": 1, "guidance_sigma_min": 30, "guidance_sigma_max": 31},
         "guides the method `privimage` at no noise level",
     ),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),

@@ -19,7 +19,7 @@ from privimage.checkpoints import Checkpoint, flatten
 from privimage.compute import DEFAULT
 from privimage.diffusion.denoiser import new_denoiser
 from privimage.diffusion.drawing import drawer_of, public_guide, to_bytes
-from privimage.diffusion.sampler import SAMPLERS
+from privimage.diffusion.sampler import SAMPLERS, noise_levels
 from privimage.errors import UserError
 from privimage.privacy import accounting
 from privimage.privacy.event import Event
@@ -114,8 +114,8 @@ def test_the_public_model_is_the_one_of_the_statement(tmp_path):
     assert public_guide(model).num_labels == 3 and parents == {"pretrained": sha256(public)}
     for changes in ({"guidance": "classifier-free"}, {"guidance_scale": 0.0}):
         assert sample.guide(private, public, privacy, replace(DOMAIN, **changes)) == (None, {})
-    for missing in ((None, privacy), (public, None)):
-        with pytest.raises(UserError, match="without --pretrained or --privacy; expected"):
+    for missing, flag in (((None, privacy), "pretrained"), ((public, None), "privacy")):
+        with pytest.raises(UserError, match=f"without --{flag}; expected"):
             sample.guide(private, *missing, DOMAIN)
     other = written(tmp_path / "other", 8, seed=3)
     for wrong in ((private, other), (other, public)):
@@ -134,6 +134,14 @@ def drawn_by_the_stage(monkeypatch, folder, paths, *flags, settings=DOMAIN):
     monkeypatch.setattr("sys.argv", ["sample", *words, "--seed", "0", "--settings", settings, *map(str, flags)])
     sample.main()
     return ImageSet.read(Path(flags[-1]))
+
+
+def test_the_stage_refuses_to_guide_between_its_steps(monkeypatch, tmp_path):
+    assert SampleSettings().levels() == pytest.approx(noise_levels(20, 0.002, 80.0, 7.0)[:-1].tolist())
+    nowhere = replace(DOMAIN, guidance_sigma_min=30.0, guidance_sigma_max=31.0)
+    with pytest.raises(UserError, match="at no noise level: guidance_sigma_min is 30, .* steps are at 80, 2.5, 0.002;"):
+        drawn_by_the_stage(monkeypatch, tmp_path, release_of(tmp_path), "--images", tmp_path / "x.h5", settings=nowhere)
+    assert not (tmp_path / "x.h5").exists()
 
 
 def test_the_stage_draws_away_from_the_public_model_in_one_job_or_several(monkeypatch, tmp_path):
