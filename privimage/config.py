@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from os.path import expanduser
 from pathlib import Path
@@ -155,10 +155,20 @@ class Config:
 
         All that makes the model is the same: policy, query, generator, settings of `select` and `pretrain`.
         """
+        return self._first_alike(dataset, ("select", "pretrain"))
+
+    def trained_as(self, dataset: str) -> dict[str, str]:
+        """For each method the first of the table whose private model on a data set is this method's too.
+
+        They pretrain alike, and their settings of `finetune` are the same: they differ in what is drawn from the model.
+        """
+        return self._first_alike(dataset, ("select", "pretrain", "finetune"))
+
+    def _first_alike(self, dataset: str, sections: Sequence[str]) -> dict[str, str]:
         first: dict[str, str] = {}
         found = {}
         for name, row in self.methods.items():
-            own = [plain(self.of_method(section, dataset, name)) for section in ("select", "pretrain")]
+            own = [plain(self.of_method(section, dataset, name)) for section in sections]
             found[name] = first.setdefault(canonical([row.policy, row.query, row.generator, *own]), name)
         return found
 

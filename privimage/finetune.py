@@ -113,7 +113,7 @@ def _lead(args: Any, group: Group) -> None:
         mechanism=unit.mechanism,
     )
     event = replace(unit, noise_multiplier=noise_multiplier)
-    facts = {  # what the draw depends on; the query acts through the pretrained model and the noise
+    facts = {  # what the draw depends on, and so no method's name; the query acts through the model and the noise
         "images": task.images.identity,
         "pretrained": task.pretrained.identity,
         "query": query.identity if query else None,
@@ -122,7 +122,6 @@ def _lead(args: Any, group: Group) -> None:
         "noise_multiplier": noise_multiplier,
         "epsilon": args.epsilon,
         "seed": args.seed,
-        "method": args.method,
         "version": VERSION,
         **facts_of(args.generator),
     }

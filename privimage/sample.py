@@ -115,11 +115,12 @@ def shared_out(paths: Sequence[Path], whole: Provenance) -> Iterator[np.ndarray]
 
 
 def guide(
-    weights: Path, pretrained: Path | None, privacy: Path | None, settings: SampleSettings
+    kind: str, weights: Path, pretrained: Path | None, privacy: Path | None, settings: SampleSettings
 ) -> tuple[Weights | None, dict[str, str]]:
     """The public model that domain guidance pushes images away from, and its hash as a parent of the images.
 
-    There is none for other guidance, and where private training started from a model that had learned from no images.
+    ``kind`` is that of the private model ``weights``. There is none for other guidance, and where private
+    training started from a model that had learned from no images.
 
     Raises:
         UserError: if it is wanted and not there, or is not the one of the privacy statement: another one's query may
@@ -127,7 +128,7 @@ def guide(
     """
     if not (settings.guidance == "domain" and settings.guidance_scale):
         return None, {}
-    generator = DRAWN_BY[Weights.read(weights, *DRAWN_BY).kind]
+    generator = DRAWN_BY[kind]
     if not generator.GUIDED:
         return None, {}
     if pretrained is None or privacy is None:
@@ -166,7 +167,7 @@ def main() -> None:
     with joined() as group:
         weights = Weights.read(args.weights, *DRAWN_BY)
         names = weights.facts["class_names"]
-        public, guided_by = guide(args.weights, args.pretrained, args.privacy, settings)
+        public, guided_by = guide(weights.kind, args.weights, args.pretrained, args.privacy, settings)
         drawer = DRAWN_BY[weights.kind].drawer(weights, settings, compute, public)
         parents = {"weights": sha256(args.weights), **guided_by}
         whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, parents)

@@ -259,6 +259,31 @@ methods:
     assert started == {*alone, ("longer", "privimage")}
 
 
+def test_methods_that_train_alike_share_the_draw_and_others_do_not(fresh, tmp_path):
+    text = """
+run: {methods: [drawn-more, longer, longer-guided, again], epsilons: [2, 4], seeds: [5]}
+queries: {again: {noise_multiplier: 10}}
+methods:
+  longer: {policy: query, query: default, settings: {finetune: {num_steps: 9}}}
+  longer-guided: {policy: query, query: default, settings: {finetune: {num_steps: 9}, sample: {guidance_scale: 1.0}}}
+  drawn-more: {policy: query, query: default, settings: {sample: {num_images: 90}}}
+  again: {policy: query, query: again}
+"""
+    jobs = [job for job in dry_run(fresh, *study(tmp_path, text)) if job.rule == "finetune"]
+    waits = {
+        (job.wildcards["method"], job.wildcards["epsilon"]): [path for path in job.input if "finetuned" in path]
+        for job in jobs
+    }
+    cells = {
+        (method, epsilon): [f"results/digits/{first}/seed5/eps{epsilon}/finetuned.safetensors"] if first else []
+        for method, first in {
+            "privimage": None, "drawn-more": "privimage", "longer": None, "longer-guided": "longer", "again": None
+        }.items()
+        for epsilon in "24"
+    }  # fmt: skip
+    assert waits == cells
+
+
 def test_what_is_said_of_all_releases_together_counts_those_of_ablations(fresh, tmp_path):
     text = """
 include: [config/ablations.yaml]

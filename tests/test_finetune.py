@@ -14,6 +14,7 @@ from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, QueryRes
 from privimage.checkpoints import flatten
 from privimage.errors import UserError
 from privimage.measurements import Curve
+from privimage.privacy.accounting import together
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 
@@ -135,6 +136,17 @@ def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
     call(monkeypatch, files)
     assert [path.read_bytes() for path in outputs] == before
     assert len(charges(files)) == 1
+
+
+def test_a_method_that_trains_alike_is_handed_the_same_draw_and_charged_nothing(files, monkeypatch, tmp_path):
+    call(monkeypatch, files)
+    other = {"weights": tmp_path / "w2", "privacy": tmp_path / "p2", "curve": tmp_path / "internal" / "t2.csv"}
+    call(monkeypatch, {**files, **other, "method": "domain"})
+    assert all(path.read_bytes() == files[name].read_bytes() for name, path in other.items())
+    (charge,) = charges(files)
+    assert charge["label"] == "privimage epsilon 4 seed 0"
+    statements = [PrivacyStatement.read(path) for path in (files["privacy"], other["privacy"])]
+    assert together(statements) == statements[0].events  # whoever has both sets of images has seen one draw
 
 
 def test_another_seed_or_setting_is_another_draw_and_another_charge(files, monkeypatch):

@@ -110,21 +110,21 @@ def release_of(folder, num_images=7):
 
 def test_the_public_model_is_the_one_of_the_statement(tmp_path):
     private, public, privacy = release_of(tmp_path)
-    model, parents = sample.guide(private, public, privacy, DOMAIN)
+    model, parents = sample.guide("diffusion", private, public, privacy, DOMAIN)
     assert public_guide(model).num_labels == 3 and parents == {"pretrained": sha256(public)}
     for changes in ({"guidance": "classifier-free"}, {"guidance_scale": 0.0}):
-        assert sample.guide(private, public, privacy, replace(DOMAIN, **changes)) == (None, {})
+        assert sample.guide("diffusion", private, public, privacy, replace(DOMAIN, **changes)) == (None, {})
     for missing, flag in (((None, privacy), "pretrained"), ((public, None), "privacy")):
         with pytest.raises(UserError, match=f"without --{flag}; expected"):
-            sample.guide(private, *missing, DOMAIN)
+            sample.guide("diffusion", private, *missing, DOMAIN)
     other = written(tmp_path / "other", 8, seed=3)
     for wrong in ((private, other), (other, public)):
         with pytest.raises(UserError, match="give one release's files"):
-            sample.guide(*wrong, privacy, DOMAIN)
+            sample.guide("diffusion", *wrong, privacy, DOMAIN)
 
 
 def test_a_model_that_learned_from_no_public_image_guides_nobody(tmp_path):
-    assert sample.guide(*release_of(tmp_path, num_images=0), DOMAIN) == (None, {})
+    assert sample.guide("diffusion", *release_of(tmp_path, num_images=0), DOMAIN) == (None, {})
 
 
 def drawn_by_the_stage(monkeypatch, folder, paths, *flags, settings=DOMAIN):

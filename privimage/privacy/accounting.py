@@ -259,7 +259,7 @@ def _check_agreement(checked: Sequence[Accountant]) -> None:
 
 
 def together(statements: Sequence[PrivacyStatement]) -> list[Event]:
-    """The events of several releases of one set of images; a query that several read is counted once."""
+    """The events of several releases of one set of images; a draw that several share is counted once."""
     return [event for _, event in together_by_purpose(statements)]
 
 

@@ -14,6 +14,7 @@ PURPOSES: dict[str, Purpose] = {
     "discrete_gaussian": "votes",
     "report_noisy_max": "choice of epochs",
 }
+MADE: dict[str, str] = {"query": "query", "training": "weights", "votes": "weights"}  # a parent of the statement
 
 
 def purposes(statement: PrivacyStatement) -> list[Purpose]:
@@ -28,17 +29,18 @@ def purposes(statement: PrivacyStatement) -> list[Purpose]:
 
 
 def together_by_purpose(statements: Sequence[PrivacyStatement]) -> list[tuple[Purpose, Event]]:
-    """The events of several releases of one set of images; a query that several read is counted once.
+    """The events of several releases of one set of images; a draw that several share is counted once.
 
-    Two releases read the same query if the same file stands in their provenance.
+    Two releases share a query, or the private model that their images are drawn from, if the same file stands in their
+    provenance with the same event. Each chooses its classifiers' epochs by itself.
     """
     found: list[tuple[Purpose, Event]] = []
-    paid: set[str] = set()
+    paid: set[tuple[str, Event]] = set()
     for release in statements:
-        query = release.provenance.parents.get("query")
-        named = zip(purposes(release), release.events, strict=True)
-        found += [(purpose, event) for purpose, event in named if purpose != "query" or query not in paid]
-        paid |= {query} - {None}
+        named = list(zip(purposes(release), release.events, strict=True))
+        made = [(release.provenance.parents.get(MADE.get(purpose, "")), event) for purpose, event in named]
+        found += [each for each, draw in zip(named, made, strict=True) if draw not in paid]
+        paid |= {(sha, event) for sha, event in made if sha}
     return found
 
 

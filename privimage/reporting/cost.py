@@ -42,7 +42,7 @@ class Verdict:
 
 
 def verdict(statements: Sequence[PrivacyStatement], queries: Mapping[str, QueryResult], declared: Declared) -> Verdict:
-    """The cost of the releases and queries together; a query that several releases paid for counts once.
+    """The cost of the releases and queries together; a draw that several releases share counts once.
 
     ``queries`` maps the SHA-256 of a query's file to its result.
 

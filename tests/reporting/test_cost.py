@@ -63,6 +63,16 @@ def test_of_releases_that_read_one_query_each_pays_for_its_own_votes():
     assert together(both) == [query, votes, TRAINING, votes]
 
 
+def test_of_releases_of_one_private_model_its_draw_counts_once_and_each_choice_of_epochs_by_itself():
+    choice, other = noisy_choice(0.1), Event("poisson_gaussian", 7.0, 0.28, 80)
+    first, same = (stated([QUERY, TRAINING, choice], query="a", weights="m") for _ in range(2))
+    assert together([first, same]) == [QUERY, TRAINING, choice, choice]
+    assert together([first, stated([QUERY, TRAINING], query="a", weights="n")]) == [QUERY, TRAINING, choice, TRAINING]
+    assert together([first, stated([QUERY, other], query="a", weights="m")]) == [QUERY, TRAINING, choice, other]
+    assert together([stated([TRAINING]), stated([TRAINING])]) == [TRAINING, TRAINING]  # nothing says that they share
+    assert together([stated([TRAINING, TRAINING], weights="m")]) == [TRAINING, TRAINING]  # two draws in one release
+
+
 def test_discrete_noise_on_votes_shares_as_continuous_noise_of_its_multiplier():
     discrete, continuous = (
         shares({"query": [query], "training": [TRAINING]}, 5e-5) for query in (noisy_votes(5, 10.0), QUERY)

@@ -169,6 +169,7 @@ rule finetune:
         subset=of_pretraining("subset.json"),
         query=query_of,
         classifier=classifier_read,
+        same=same_training,  # drawn before, and then restored from the state folder
     output:
         weights=f"results/{{dataset}}/{CELL}/finetuned.safetensors",
         privacy=f"results/{{dataset}}/{CELL}/privacy.json",

@@ -39,6 +39,23 @@ def of_pretraining(name):
     return file
 
 
+@cache
+def private_models_of(dataset):
+    return CONFIG.trained_as(dataset)
+
+
+def trained_as(dataset, method):
+    """The method that draws the private model of a method: of equal ones, one is drawn and charged."""
+    return private_models_of(dataset)[method]
+
+
+def same_training(wildcards):
+    """The private model that is this method's too, if another method draws it."""
+    method = trained_as(wildcards.dataset, wildcards.method)
+    cell = CELL.format(method=method, seed=wildcards.seed, epsilon=wildcards.epsilon)
+    return [] if method == wildcards.method else [f"results/{wildcards.dataset}/{cell}/finetuned.safetensors"]
+
+
 def classifier_read(wildcards):
     """The public classifier, for methods whose private training looks through it."""
     reads = GENERATORS[generator_of(wildcards)].READS_CLASSIFIER
@@ -250,7 +267,11 @@ def benchmarks(wildcards):
             files[f"{stage}/{trained}/seed{seed}"] = f"{folder}/{stage}/{trained}-seed{seed}.tsv"
         epsilon = epsilon_label(epsilon)
         at, file = f"{method}/seed{seed}/eps{epsilon}", f"{method}-seed{seed}-eps{epsilon}.tsv"
-        for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
+        trained = trained_as(wildcards.dataset, method)
+        files[f"finetune/{trained}/seed{seed}/eps{epsilon}"] = (
+            f"{folder}/finetune/{trained}-seed{seed}-eps{epsilon}.tsv"
+        )
+        for stage in ("sample", "accuracy", "memorisation", "membership"):
             files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
         for shard in names_of_shards(
             stage_of("sample", wildcards.dataset, method).num_shards
@@ -281,7 +302,7 @@ def tabulated(dataset, releases):
             "quality": [f"{inside}/{cell}/quality/{name}.json" for name in row.quality.networks],
             "seconds": {
                 "pretrain": [f"{notes}/pretrain/{pretrained_as(dataset, method)}-seed{seed}.tsv"],
-                "finetune": [f"{notes}/finetune/{method}-seed{seed}-eps{epsilon}.tsv"],
+                "finetune": [f"{notes}/finetune/{trained_as(dataset, method)}-seed{seed}-eps{epsilon}.tsv"],
                 "sample": [*parts, f"{notes}/sample/{method}-seed{seed}-eps{epsilon}.tsv"],
             },
         }
