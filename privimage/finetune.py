@@ -77,6 +77,17 @@ def check_charged(before: Sequence[Event], ledger: Ledger) -> None:
         )
 
 
+def drawn_as(method: str, alike: Sequence[str], facts: Mapping[str, Any], ledger: Ledger) -> str:
+    """The method whose name the draw of these facts has: of all that train alike, one draws, and is charged.
+
+    It is the one that has begun, this method before others; if none has, the first of them.
+    """
+    for name in (method, *alike):
+        if ledger.has_begun("finetune", fingerprint({**facts, "method": name})):
+            return name
+    return alike[0] if alike else method
+
+
 def main() -> None:
     """Run the stage from the command line."""
     args = _arguments()
@@ -113,7 +124,7 @@ def _lead(args: Any, group: Group) -> None:
         mechanism=unit.mechanism,
     )
     event = replace(unit, noise_multiplier=noise_multiplier)
-    facts = {  # what the draw depends on, and so no method's name; the query acts through the model and the noise
+    facts = {  # what the draw depends on; the query acts through the pretrained model and the noise
         "images": task.images.identity,
         "pretrained": task.pretrained.identity,
         "query": query.identity if query else None,
@@ -126,11 +137,12 @@ def _lead(args: Any, group: Group) -> None:
         **facts_of(args.generator),
     }
     facts |= {"classifier": task.classifier.identity} if task.classifier else {}
-    label = f"{args.method} epsilon {args.epsilon:g} seed {args.seed}"
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
     heartbeat.tell(before=[e.as_json() for e in before], training=event.as_json(), delta=declared.delta)
     ledger = Ledger(args.state_dir, args.dataset, declared, args.budget)
+    facts["method"] = drawn_as(args.method, args.alike, facts, ledger)
+    label = f"{facts['method']} epsilon {args.epsilon:g} seed {args.seed}"
     check_charged(before, ledger)
     with ledger.open("finetune", fingerprint(facts), label, facts) as release:
         group.numbers([] if release.finished else [1])  # do the others have work?
@@ -169,6 +181,7 @@ def _arguments() -> Any:
     parser = cli.parser("finetune", __doc__, FinetuneSettings)
     parser.add_argument("--dataset", required=True, help="name of the sensitive set, for the ledger")
     parser.add_argument("--method", required=True, help="row of the methods' table")
+    parser.add_argument("--alike", nargs="*", default=[], help="all methods that train alike; the first draws for all")
     parser.add_argument("--epsilon", required=True, type=cli.positive, help="target of everything this method releases")
     parser.add_argument("--seed", required=True, type=int, help="seed of the experiment; privacy noise ignores it")
     parser.add_argument(

@@ -172,7 +172,8 @@ def main() -> None:
         parents = {"weights": sha256(args.weights), **guided_by}
         whole = Provenance("sample", VERSION, {**plain(settings), "seed": args.seed}, parents)
         provenance = share.of_whole(whole)
-        name = fingerprint({"version": VERSION, "settings": provenance.settings, **provenance.parents})
+        drawn = {"version": VERSION, "settings": provenance.settings, **provenance.parents}
+        name = fingerprint({**drawn, "images": str(args.images)})  # two methods may draw the same at the same time
         checkpoint = Checkpoint(args.checkpoints / name, name) if group.leads else None
         made, pixels = run(drawer, names, settings, args.seed, checkpoint, group, share)
         if args.shards:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,17 +113,21 @@ def _done_of_release(folder: Path, shared: Path, cell: Path) -> Iterator[Line]:
     found = [stage for stage, pattern in DONE if any(folder.glob(pattern.format(**at)))]
     if not found:
         return
+    epsilon = _readable(lambda: f"{PrivacyStatement.read(cell / 'privacy.json').epsilon:.3f}", "finetune" in found)
+    due = _readable(lambda: f" of {_num_due(Subset.read(shared / 'subset.json'))} stages", "select" in found)
+    step = f"{len(found)}{due or ' stages'}"  # select and pretrain may be another method's
+    yield Line(f"{folder.name}/{at['cell'].as_posix()}", found[-1], "done", step, epsilon=epsilon.lstrip(": "))
+
+
+def _readable(told: Callable[[], str], there: bool) -> str:
     try:
-        spent = f"{PrivacyStatement.read(cell / 'privacy.json').epsilon:.3f}" if "finetune" in found else ""
-        step = f"{len(found)} of {_num_due(shared / 'subset.json')} stages"
+        return told() if there else ""
     except ArtifactError:
-        spent = step = "unreadable"
-    yield Line(f"{folder.name}/{at['cell'].as_posix()}", found[-1], "done", step, epsilon=spent)
+        return ": unreadable"
 
 
-def _num_due(subset: Path) -> int:
+def _num_due(chosen: Subset) -> int:
     """How many stages a release has: no accuracy of a single class, no semantics where no classes were selected."""
-    chosen = Subset.read(subset)
     absent = [len(chosen.classes) == 1, chosen.policy not in ("query", "random")]
     return len(DONE) - sum(absent)
 

@@ -269,7 +269,10 @@ methods:
   drawn-more: {policy: query, query: default, settings: {sample: {num_images: 90}}}
   again: {policy: query, query: again}
 """
-    jobs = [job for job in dry_run(fresh, *study(tmp_path, text)) if job.rule == "finetune"]
+    jobs = [job for job in dry_run(fresh, *study(tmp_path, text), "-p") if job.rule == "finetune"]
+    alike = {j.wildcards["method"]: re.search(r"--alike (.*?) +--", j.command)[1].split() for j in jobs}
+    assert alike["privimage"] == alike["drawn-more"] == ["privimage", "drawn-more"]
+    assert alike["longer"] == alike["longer-guided"] == ["longer", "longer-guided"] and alike["again"] == ["again"]
     waits = {
         (job.wildcards["method"], job.wildcards["epsilon"]): [path for path in job.input if "finetuned" in path]
         for job in jobs

@@ -141,12 +141,29 @@ def test_a_finished_run_is_restored_and_costs_nothing(files, monkeypatch):
 def test_a_method_that_trains_alike_is_handed_the_same_draw_and_charged_nothing(files, monkeypatch, tmp_path):
     call(monkeypatch, files)
     other = {"weights": tmp_path / "w2", "privacy": tmp_path / "p2", "curve": tmp_path / "internal" / "t2.csv"}
-    call(monkeypatch, {**files, **other, "method": "domain"})
+    call(monkeypatch, {**files, **other, "method": "domain", "alike": ["privimage", "domain"]})
     assert all(path.read_bytes() == files[name].read_bytes() for name, path in other.items())
     (charge,) = charges(files)
     assert charge["label"] == "privimage epsilon 4 seed 0"
     statements = [PrivacyStatement.read(path) for path in (files["privacy"], other["privacy"])]
     assert together(statements) == statements[0].events  # whoever has both sets of images has seen one draw
+
+
+def test_whichever_method_runs_first_the_draw_has_the_first_one_s_name_and_keeps_the_name_that_it_has(
+    files, monkeypatch, capsys
+):
+    call(monkeypatch, {**files, "method": "domain", "alike": ["privimage", "domain"]})
+    drawn = files["weights"].read_bytes()
+    for method, alike in (("privimage", ["privimage", "domain"]), ("domain", ["new", "privimage", "domain"])):
+        call(monkeypatch, {**files, "method": method, "alike": alike})  # a row more above them changes nothing
+        assert files["weights"].read_bytes() == drawn
+    assert [charge["label"] for charge in charges(files)] == ["privimage epsilon 4 seed 0"]
+    call(monkeypatch, {**files, "method": "alone"})  # as every method was before they shared
+    own = files["weights"].read_bytes()
+    assert own != drawn
+    call(monkeypatch, {**files, "method": "alone", "alike": ["privimage", "domain", "alone"]})
+    assert files["weights"].read_bytes() == own and len(charges(files)) == 2
+    assert "was drawn before" not in capsys.readouterr().err
 
 
 def test_another_seed_or_setting_is_another_draw_and_another_charge(files, monkeypatch):

@@ -128,7 +128,8 @@ def test_a_stage_whose_file_is_absent_is_not_done(chain, tmp_path, stage, patter
     path.unlink()
     lines = {line.what: line for line in status.run(tmp_path / "results", tmp_path / "state")}
     line = lines["digits/privimage/seed0/eps1"]
-    assert line.step == ("unreadable" if stage == "select" else "9 of 10 stages")
+    assert line.step == ("9 stages" if stage == "select" else "9 of 10 stages")
+    assert line.epsilon == ("" if stage == "finetune" else "1.000")
     assert line.stage == ("membership" if stage == "release" else "release")
     assert lines["digits/pdp/seed0/eps1"].step == "9 of 9 stages"
 

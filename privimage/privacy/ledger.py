@@ -85,6 +85,14 @@ class Ledger:
         """
         return Release(self, stage, fingerprint, label, facts or {})
 
+    def has_begun(self, stage: str, fingerprint: str) -> bool:
+        """Whether the release of that stage and fingerprint is finished or under way."""
+        return self.folder_of(stage, fingerprint).exists()
+
+    def folder_of(self, stage: str, fingerprint: str) -> Path:
+        """Where that release is kept; one whose noise is reproducible lies apart."""
+        return self.folder / stage / (f"{fingerprint}-not-private" if self.declared.reproducible_noise else fingerprint)
+
     def odometer(self) -> list[Record]:
         """Every charge, oldest first: time, dataset, stage, label, fingerprint, attempt, key, private, events.
 
@@ -180,7 +188,7 @@ class Release:
         self._facts = dict(facts)
         self._ledger, self._private = ledger, not ledger.declared.reproducible_noise
         self._stage, self.fingerprint, self._label = stage, fingerprint, label
-        self.folder = ledger.folder / stage / (fingerprint if self._private else f"{fingerprint}-not-private")
+        self.folder = ledger.folder_of(stage, fingerprint)
         self.replayable = False  # the key was already there
         self._lock: IO[bytes] | None = None
         self._key: SecretKey | None = None
@@ -192,7 +200,8 @@ class Release:
             _make_private(self.folder)
             handle = os.open(self.folder / "release.lock", os.O_RDWR | os.O_CREAT, 0o600)
             self._lock = open(handle, "r+b")  # noqa: SIM115 - held until the process ends or leaves
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A finished release is held by who restores it, for a moment; one that is drawn, for hours.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if self.finished else fcntl.LOCK_NB))
             self._load()
         except BlockingIOError:
             self.__exit__()

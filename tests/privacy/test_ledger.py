@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -324,6 +325,18 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path) -> None:
         holder.wait()
         holder.stdout.close()
     assert draw(ledger(tmp_path), tmp_path / "log")
+
+
+def test_who_restores_what_is_finished_waits_for_another_who_does(tmp_path) -> None:
+    drawn = draw(ledger(tmp_path), tmp_path / "log")
+    restored: list[str] = []
+    with ledger(tmp_path).open("finetune", FINGERPRINT, "another method") as release:
+        other = threading.Thread(target=lambda: restored.append(draw(ledger(tmp_path), tmp_path / "log")))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive() and restored == [] and release.finished
+    other.join(30)
+    assert restored == [drawn]
 
 
 @pytest.mark.parametrize("torn", [b'{"time": "2026-01', b"\x00" * 100])

@@ -189,6 +189,7 @@ rule finetune:
         processes=1,
         budget=budget,
         compute=settings("compute"),
+        alike=alike,  # a resource: one method more that trains alike changes no draw
     params:
         settings=of_method("finetune"),
         declared=declared,
@@ -202,7 +203,7 @@ rule finetune:
     shell:
         "python -m privimage.launch --gpus {resources.gpu} --nodes {resources.nodes}"
         " --processes {resources.processes} -- finetune"
-        " --dataset {wildcards.dataset:q} --method {wildcards.method:q}"
+        " --dataset {wildcards.dataset:q} --method {wildcards.method:q} --alike {resources.alike}"
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
         " --generator {params.generator} {params.classifier}"

@@ -49,6 +49,12 @@ def trained_as(dataset, method):
     return private_models_of(dataset)[method]
 
 
+def alike(wildcards):
+    """The methods that train as this one does, itself among them; their names need no quotes."""
+    models = private_models_of(wildcards.dataset)
+    return " ".join(method for method in models if models[method] == models[wildcards.method])
+
+
 def same_training(wildcards):
     """The private model that is this method's too, if another method draws it."""
     method = trained_as(wildcards.dataset, wildcards.method)
@@ -271,7 +277,7 @@ def benchmarks(wildcards):
         files[f"finetune/{trained}/seed{seed}/eps{epsilon}"] = (
             f"{folder}/finetune/{trained}-seed{seed}-eps{epsilon}.tsv"
         )
-        for stage in ("sample", "accuracy", "memorisation", "membership"):
+        for stage in ("finetune", "sample", "accuracy", "memorisation", "membership"):
             files[f"{stage}/{at}"] = f"{folder}/{stage}/{file}"
         for shard in names_of_shards(
             stage_of("sample", wildcards.dataset, method).num_shards
