@@ -20,7 +20,7 @@ def differences_figure(rows: Sequence[Row], base: str, metrics: Sequence[str]) -
     methods = [method for method in dict.fromkeys(row["method"] for row in rows) if method != base]
     epsilons = sorted({row["epsilon"] for row in rows})
     with styled():
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * max(1, len(methods))), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * max(1, len(methods))), layout="constrained")
         for place, metric in enumerate(metrics, 1):
             axes = figure.add_subplot(1, len(metrics), place)
             axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -29,7 +29,8 @@ def differences_figure(rows: Sequence[Row], base: str, metrics: Sequence[str]) -
                 _draw(axes, methods, own, number * APART, f"ε = {epsilon_label(epsilon)}", number)
             axes.set_yticks(range(len(methods)), [short(name, 20) for name in methods] if place == 1 else [])
             axes.invert_yaxis()
-            axes.set_title(f"{title(metric)}: difference to {short(base, 14)}")
+            axes.set_title(title(metric))
+            axes.set_xlabel(f"difference to {short(base, 20)}")
             axes.grid(color=RULE, linewidth=0.6, axis="x")
         legend_below(figure)
         return png(figure)

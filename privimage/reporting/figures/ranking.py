@@ -24,8 +24,11 @@ def ranking_figure(rows: Sequence[Row], dataset: str) -> bytes:
             axes = figure.add_subplot(1, len(epsilons), place)
             x, y = ([scale(MEAN) * row[column] for row in own] for column in ("proxy", "real"))
             axes.plot(x, y, linestyle="", markersize=5, **series(0))
-            for across, up, row in zip(x, y, own, strict=True):
-                axes.annotate(short(row["method"], 14), (across, up), (3, 3), textcoords="offset points", fontsize=6)
+            upwards = sorted(zip(y, x, (row["method"] for row in own), strict=True))
+            for number, (up, across, method) in enumerate(upwards):  # neighbours' names on either side of their points
+                at = (4, 3) if number % 2 else (4, -8)
+                axes.annotate(short(method, 14), (across, up), at, textcoords="offset points", fontsize=6)
+            axes.margins(x=0.15)
             found = correlation(own)
             axes.set_title(
                 f"ε = {epsilon_label(epsilon)}" + ("" if found is None else f", rank correlation {found:.2f}")
