@@ -265,6 +265,8 @@ def _step(
     if mechanism.canaries:
         mechanism.canaries.see(gradient, step)
     row = step, loss / max(1, len(index)), len(index)
+    for weights in optimizer.param_groups:
+        weights["lr"] = settings.learning_rate_at(step)
     try:
         for name, parameter in trained(model).items():
             parameter.grad = torch.empty_like(parameter).copy_(gradient[name])  # laid out as the weights are

@@ -210,6 +210,9 @@ class FinetuneSettings:
     )
     clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)
     learning_rate: float = setting(3e-4, "Learning rate of Adam.", above=0)
+    warmup_steps: int = setting(
+        0, "Steps before the learning rate has risen to its value, by as much in each.", unit="steps", minimum=0
+    )
     ema_decay: float = setting(0.999, "Decay of the weights' moving average.", minimum=0, below=1)
     label_dropout: float = setting(0.1, "Probability of replacing a label by 'none', for guidance.", minimum=0, below=1)
     P_mean: float = setting(-1.2, "Mean of ln(sigma) in training.", source=EDM)
@@ -221,6 +224,10 @@ class FinetuneSettings:
         source="Liu et al. 2023 (DP-LDM): attention; Tsai et al. 2025 (DP-LoRA): lora",
     )
     lora_rank: int = setting(4, "Rank of the adapters.", minimum=1)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Adam's learning rate at a step, counted from 0: of its number alone, so a resumed run has it too."""
+        return self.learning_rate * min(1, (step + 1) / (self.warmup_steps + 1))
 
 
 @dataclass(frozen=True)

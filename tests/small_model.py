@@ -13,7 +13,9 @@ from privimage.private_training import Mechanism
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings, NetworkSettings
 
 SMALL = NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
-SETTINGS = FinetuneSettings(sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2)
+SETTINGS = FinetuneSettings(
+    sampling_probability=0.3, num_steps=6, noise_levels_per_image=2, learning_rate=1e-2, warmup_steps=2
+)
 NAMES = ("x", "y")
 DECLARED = Declared(num_images=24, class_names=NAMES, delta=1e-3)
 

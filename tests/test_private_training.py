@@ -26,6 +26,20 @@ def test_microbatches_do_not_change_the_result():
     torch.testing.assert_close(weights(a), weights(b), rtol=1e-3, atol=1e-4)
 
 
+def test_warm_up_shortens_the_first_steps_and_changes_no_draw():
+    """Adam's first step is the learning rate times a sign, so a quarter of the rate is a quarter of the way."""
+    settings = replace(SETTINGS, num_steps=1, warmup_steps=0, learning_rate=0.01)
+    start = weights(model())
+    whole, quarter = (
+        weights(private_training.run(model(), images(), mechanism(settings=s))[0]) - start
+        for s in (settings, replace(settings, warmup_steps=3))
+    )
+    assert whole.abs().max() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(quarter, whole / 4, rtol=1e-3, atol=1e-6)
+    rates = [replace(settings, warmup_steps=3).learning_rate_at(step) for step in range(6)]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+
+
 @pytest.mark.gpu
 def test_a_gpu_fine_tunes_to_finite_weights_in_either_precision_and_engine():
     for precision in ("float32", "bfloat16"):
