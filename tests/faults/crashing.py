@@ -12,6 +12,7 @@ what the ledger is compared with.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import hashlib
 import io
 import json
@@ -107,12 +108,12 @@ class Points:
         """The function, at whose call the process may die."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self.passed(name, *args)
+            self.passed(name, *args, **kwargs)
             return function(*args, **kwargs)
 
         return call
 
-    def passed(self, name: str, what: Any = None, target: Any = None, *_: Any) -> None:
+    def passed(self, name: str, what: Any = None, target: Any = None, *_: Any, **options: Any) -> None:
         """One more point; returns if it is not the last."""
         self.calls += 1
         last = self.calls == self.faults.at
@@ -122,6 +123,9 @@ class Points:
             self._flush(what, last and self.faults.torn)
         elif name == "replace":
             self._tear(what, target, last and self.faults.torn)
+            self._gone(target)
+        elif name in ("unlink", "remove", "rmdir"):
+            self._gone(what, options.get("dir_fd"))
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -137,6 +141,12 @@ class Points:
             facts = os.stat(file)
             if facts.st_mtime_ns < self.began:
                 self.flushed.setdefault((facts.st_dev, facts.st_ino), facts.st_size)
+
+    def _gone(self, file: Any, folder: int | None = None) -> None:
+        """What is about to be deleted or replaced leaves its inode to the next file, of which nothing is flushed."""
+        with contextlib.suppress(FileNotFoundError):
+            facts = os.stat(file, dir_fd=folder)
+            self.flushed.pop((facts.st_dev, facts.st_ino), None)
 
     def _flush(self, handle: int, torn: bool) -> None:
         """What is about to be flushed may be cut where a power cut might cut it; else it counts as flushed."""
