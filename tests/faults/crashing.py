@@ -113,7 +113,7 @@ class Points:
 
         return call
 
-    def passed(self, name: str, what: Any = None, target: Any = None, *_: Any, **options: Any) -> None:
+    def passed(self, name: str, what: Any = None, target: Any = None, /, *_: Any, **options: Any) -> None:
         """One more point; returns if it is not the last."""
         self.calls += 1
         last = self.calls == self.faults.at
@@ -121,7 +121,7 @@ class Points:
             self._found(what)
         elif name == "fsync":
             self._flush(what, last and self.faults.torn)
-        elif name == "replace":
+        elif name in ("replace", "rename"):
             self._tear(what, target, last and self.faults.torn)
             self._gone(target)
         elif name in ("unlink", "remove", "rmdir"):
@@ -145,8 +145,9 @@ class Points:
     def _gone(self, file: Any, folder: int | None = None) -> None:
         """What is about to be deleted or replaced leaves its inode to the next file, of which nothing is flushed."""
         with contextlib.suppress(FileNotFoundError):
-            facts = os.stat(file, dir_fd=folder)
-            self.flushed.pop((facts.st_dev, facts.st_ino), None)
+            facts = os.stat(file, dir_fd=folder, follow_symlinks=False)
+            if facts.st_nlink == 1 or stat.S_ISDIR(facts.st_mode):
+                self.flushed.pop((facts.st_dev, facts.st_ino), None)
 
     def _flush(self, handle: int, torn: bool) -> None:
         """What is about to be flushed may be cut where a power cut might cut it; else it counts as flushed."""
