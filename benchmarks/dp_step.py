@@ -33,12 +33,15 @@ from privimage.privacy.randomness import SecretKey
 from privimage.settings import ComputeSettings, NetworkSettings
 
 OF_DIGITS = NetworkSettings(base_channels=32, channel_multipliers=(1, 1), num_res_blocks=1, attention_resolutions=(4,))
-SIZES = {  # parameters: 1.75, 3.95, 27.9, 0.31 and 0.08 million; the last of 0.05 million is for trying this program
+SIZES = {  # parameters: 1.75, 3.95, 27.9, 0.31, 0.08 and 0.19 million; 0.05 million is for trying this program
     "small": NetworkSettings(),
     "medium": NetworkSettings(channel_multipliers=(1, 2, 4)),
     "large": NetworkSettings(base_channels=128),
     "digits": OF_DIGITS,  # config/config.yaml, at --resolution 8
     "digits-half": replace(OF_DIGITS, base_channels=16),  # config/study.yaml, config/proxy.yaml
+    "mnist": NetworkSettings(  # config/mnist-cpu.yaml, at --resolution 14
+        base_channels=16, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(7,)
+    ),
     "toy": NetworkSettings(base_channels=8, channel_multipliers=(1, 2), num_res_blocks=1),
 }
 ENGINES = ("none", "fast", "opacus")

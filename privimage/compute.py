@@ -38,7 +38,7 @@ class Compute:
         if self.device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            fast = torch.cpu._is_amx_tile_supported()
+            fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return "bfloat16" if fast else "float32"
 
     @property

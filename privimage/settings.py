@@ -303,7 +303,7 @@ class ComputeSettings:
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",
         "Precision of the networks' products; clipping, noise and weights stay float32 or wider. "
-        "`auto`: bfloat16 on GPUs that have it, and on CPUs with AMX.",
+        "`auto`: bfloat16 on GPUs that have it, and on CPUs with AMX or AVX512_BF16.",
     )
     compile: bool = setting(
         False, "Compile the diffusion network (torch.compile); where that fails, a message says so."

@@ -8,11 +8,13 @@ from privimage.compute import Compute
 from privimage.settings import ComputeSettings
 
 
-@pytest.mark.parametrize(("amx", "precision"), [(True, "bfloat16"), (False, "float32")])
-def test_on_a_cpu_auto_is_bfloat16_where_it_has_units_for_it(monkeypatch, amx, precision):
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("avx512_bf16", [True, False])
+def test_on_a_cpu_auto_is_bfloat16_where_it_has_instructions_for_it(monkeypatch, amx, avx512_bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert Compute().precision == precision
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert Compute().precision == ("bfloat16" if amx or avx512_bf16 else "float32")
     assert Compute(ComputeSettings(precision="float32")).precision == "float32"
     assert Compute(ComputeSettings(precision="bfloat16")).precision == "bfloat16"
 
