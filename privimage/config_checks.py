@@ -138,6 +138,7 @@ def _check_methods(config: Config, label: str) -> None:
         _check_stages(f"methods.{name}.settings", select, pretrain, sample, config.datasets[label], config.publics)
         _check_num_images(config, label, name)
         _check_guidance(config, label, name)
+        _check_damping(config, label, name)
         if config.methods[name].generator == "evolution":
             _check_evolution(config, label, name)
 
@@ -227,6 +228,16 @@ def _check_guidance(config: Config, label: str, name: str) -> None:
         )
     if not sample.guided_levels():
         raise ConfigError(f"`datasets.{label}.sample` guides the method `{name}` at no noise level: {unguided(sample)}")
+
+
+def _check_damping(config: Config, label: str, name: str) -> None:
+    """Gradients are damped by public images, so by those of a method that uses some."""
+    directions = getattr(config.of_method("finetune", label, name), "damped_directions", 0)
+    if directions and config.methods[name].policy == "none":
+        raise ConfigError(
+            f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which uses no "
+            f"public images; set `methods.{name}.settings.finetune.damped_directions` to 0."
+        )
 
 
 def _check_proxy(config: Config, label: str, row: Dataset) -> None:

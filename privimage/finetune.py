@@ -1,7 +1,8 @@
 """Train privately on the sensitive images, from the pretrained model, with noise calibrated from the ledger.
 
 Reads: the sensitive training images; the pretrained model; the noisy query's cost, if the method releases a query;
-what will be spent on choosing classifiers' epochs with these images, if it will.
+what will be spent on choosing classifiers' epochs with these images, if it will; public images, if gradients are damped
+in directions that these tell.
 Writes: the private model; the privacy statement; the training curve (internal: it is computed from sensitive images).
 Privacy: DP release, by the generator's mechanism (``generators``). DP-SGD: each step adds Gaussian noise to a sum of
 per-image gradients clipped to C, over a Poisson sample; adding or removing one image moves that sum by at most C. The
@@ -62,6 +63,18 @@ def check_lineage(pretrained: Weights, subset: Subset, hashes: Mapping[str, str]
         raise UserError("the subset was not made from the --query handed over; its cost is then not what is stated.")
 
 
+def check_public(task: PrivateTask) -> None:
+    """Return if public images are there where gradients are damped by them, and only there.
+
+    Raises:
+        UserError: if they are missing, or there for nothing.
+    """
+    damped = getattr(task.settings, "damped_directions", 0) > 0
+    if damped != (task.public is not None):
+        why = "gradients are damped in directions that public images tell" if damped else "nothing here looks at them"
+        raise UserError(f"--public {'is missing' if damped else 'was given'}, and {why}.")
+
+
 def check_charged(before: Sequence[Event], ledger: Ledger) -> None:
     """Return if the odometer has a charge for what is released before fine-tuning.
 
@@ -112,7 +125,9 @@ def _lead(args: Any, group: Group) -> None:
     after = [noisy_choice(epsilon) for epsilon in args.validation_epsilons]  # drawn by `accuracy`, paid for here
     parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
     parents |= {"query": sha256(args.query)} if args.query else {}
+    parents |= {"public": sha256(args.public)} if args.public else {}
     check_lineage(task.pretrained, Subset.read(args.subset), parents)
+    check_public(task)
     start = generator.prepare(task)
     unit = generator.event(settings)
     noise_multiplier = accounting.calibrate(
@@ -137,6 +152,7 @@ def _lead(args: Any, group: Group) -> None:
         **facts_of(args.generator),
     }
     facts |= {"classifier": task.classifier.identity} if task.classifier else {}
+    facts |= {"public": task.public.identity} if task.public else {}
     provenance = Provenance("finetune", VERSION, plain(settings), parents)
     statement = accounting.statement([*before, event, *after], declared, args.epsilon, provenance)
     heartbeat.tell(before=[e.as_json() for e in before], training=event.as_json(), delta=declared.delta)
@@ -172,6 +188,7 @@ def _task(args: Any, group: Group) -> PrivateTask:
         settings=cli.settings_from(settings_of(args.generator, "finetune", FinetuneSettings), args.settings),
         seed=args.seed,
         classifier=Weights.read(args.classifier, "classifier") if args.classifier else None,
+        public=ImageSet.read(args.public) if args.public else None,
         compute=Compute(cli.settings_from(ComputeSettings, args.compute, "--compute")),
         group=group,
     )
@@ -192,6 +209,7 @@ def _arguments() -> Any:
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--generator", choices=tuple(GENERATORS), default="diffusion", help="what is trained")
     parser.add_argument("--classifier", type=Path, help="public classifier, for a generator that reads it")
+    parser.add_argument("--public", type=Path, help="public training images, if gradients are damped by them")
     parser.add_argument("--query", type=Path, help="noisy query, if the method releases one")
     parser.add_argument(
         "--validation-epsilons",

@@ -48,7 +48,9 @@ METHODS: dict[str, Method] = {
     "random": Method(policy="random"),  # ablation: as many public classes, chosen at random
     "pdp": Method(policy="whole"),  # PDP-Diffusion, Ghalebikesabi et al. 2023: the whole public set
     "pe": Method(policy="whole", generator="evolution"),  # Private Evolution (DPSDA), Lin et al., ICLR 2024
-    "scratch": Method(policy="none"),  # DPDM, Dockhorn et al., TMLR 2023: no public data
+    "scratch": Method(  # DPDM, Dockhorn et al., TMLR 2023: no public data
+        policy="none", settings={"finetune": {"damped_directions": 0}}
+    ),
     "privimage-g": Method(policy="query", query="default", generator="gan"),  # PrivImage+G, Li et al. 2024
     "dpgan-p": Method(policy="whole", generator="gan"),  # DPGAN pretrained on the whole public set, Li et al. 2024
     "dpgan": Method(policy="none", generator="gan"),  # DPGAN, Xie et al. 2018: no public data

@@ -35,6 +35,7 @@ from privimage.errors import UserError
 from privimage.measurements import Curve
 from privimage.memory import bytes_kept, images_that_fit, smaller
 from privimage.privacy.canaries import Canaries
+from privimage.privacy.damping import Damping
 from privimage.privacy.dpsgd import clipped_gradient_sum, noisy_mean, poisson_sample
 from privimage.privacy.ledger import Release
 from privimage.privacy.per_sample.capture import trained
@@ -58,6 +59,7 @@ class Mechanism:
     key: SecretKey
     compute: Compute = DEFAULT
     canaries: Canaries | None = None  # of an audit, whose model is never released
+    damping: Damping | None = None  # of each image's gradient, before it is clipped
 
 
 def run(
@@ -140,6 +142,7 @@ def assist(
     compute: Compute,
     group: Group,
     encode: Encode | None = None,
+    damping: Damping | None = None,
 ) -> Denoiser:
     """The model that the leader's ``run`` ends with, after this process has computed its share of every step."""
     model = compute.place(model)
@@ -149,7 +152,7 @@ def assist(
     with stopping.deferred():
         while work := group.numbers([]):
             try:
-                _gradient_sum(model, losses, data, settings, compute, work, group)
+                _gradient_sum(model, losses, data, settings, compute, work, group, damping)
             except MemoryError as error:  # the leader hands the step out again, with fewer images at once
                 smaller(work[1], error)
             stopping.check()
@@ -226,8 +229,9 @@ def microbatch_size(model: Denoiser, mechanism: Mechanism, group: Group = ALONE)
         batch = NoisyBatch(torch.zeros(1, *shape), label, torch.ones(1, levels), torch.zeros(1, levels, *shape))
     with compute.autocast():
         kept = bytes_kept(lambda: per_image_loss(model, batch))
-    # One gradient an image, in float32, and its copy while it is masked; a layer's windows are a tenth of `kept`.
-    each = kept + 2 * 4 * sum(p.numel() for p in trained(model).values())
+    # One gradient an image, in float32, and its copy while it is damped or masked; a layer's windows are a tenth of
+    # `kept`.
+    each = kept + (3 if mechanism.damping else 2) * 4 * sum(p.numel() for p in trained(model).values())
     each *= levels if compute.settings.engine == "opacus" else 1
     expected = math.ceil(settings.sampling_probability * mechanism.num_images / group.size)
     return images_that_fit(each * compute.workers, compute.device, math.ceil(expected / compute.workers))
@@ -251,7 +255,7 @@ def _step(
     settings = mechanism.settings
     index = poisson_sample(len(data.labels), settings.sampling_probability, mechanism.key, step)
     work = group.numbers([mechanism.key.seed("diffusion", step), microbatch, *index])
-    total, loss = _gradient_sum(model, losses, data, settings, mechanism.compute, work, group)
+    total, loss = _gradient_sum(model, losses, data, settings, mechanism.compute, work, group, mechanism.damping)
     if mechanism.canaries:
         mechanism.canaries.add(total, step)
     gradient = noisy_mean(
@@ -287,6 +291,7 @@ def _gradient_sum(
     compute: Compute,
     work: Sequence[int],
     group: Group,
+    damping: Damping | None = None,
 ) -> tuple[dict[str, Tensor], float]:
     """At the leader: the sum of the step's clipped gradients, and of its losses. Each process computes its share.
 
@@ -317,6 +322,7 @@ def _gradient_sum(
             microbatch_size=microbatch,
             engine=compute.settings.engine,
             workers=compute.workers,
+            damping=damping,
         )
     )
     told = torch.tensor([values.double().sum(), len(mine)], dtype=torch.float64).to(data.device)
@@ -339,6 +345,7 @@ def draw_batch(data: Images, index: np.ndarray, settings: FinetuneSettings, no_l
         label_dropout=settings.label_dropout,
         no_label=no_label,
         key=seed,
+        balanced=settings.noise_draws == "balanced",
     )
 
 

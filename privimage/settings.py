@@ -208,6 +208,18 @@ class FinetuneSettings:
     noise_levels_per_image: int = setting(
         8, "Noise levels drawn for each image and averaged before clipping (K).", unit="copies", minimum=1
     )
+    noise_draws: Literal["independent", "balanced"] = setting(
+        "independent",
+        "How an image's K levels and noises are drawn. `balanced`: in twos of opposite noise at one level, with levels "
+        "spread evenly over their distribution; each copy by itself is distributed the same.",
+        source="Kingma et al. 2021, appendix I (evenly spread levels); Hammersley & Morton 1956 (antithetic pairs)",
+    )
+    damped_directions: int = setting(
+        0,
+        "Directions, told by gradients of public images, in which each image's gradient is damped before clipping, so "
+        "that it is as large along all of them as along the last; others then get more of the bound. 0: none.",
+        minimum=0,
+    )
     clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)
     learning_rate: float = setting(3e-4, "Learning rate of Adam.", above=0)
     warmup_steps: int = setting(

@@ -108,6 +108,25 @@ def test_the_statement_composes_query_and_training_just_below_the_target(files, 
     assert trained.facts["class_names"] == list(NAMES)
 
 
+def test_gradients_are_damped_by_public_images_where_the_method_uses_some(files, monkeypatch, tmp_path):
+    told = {**json.loads(files["settings"]), "damped_directions": 4}
+    damped = {**files, "settings": json.dumps(told)}
+    with pytest.raises(UserError, match="--public is missing, and gradients are damped in directions"):
+        call(monkeypatch, damped)
+    images().write(tmp_path / "public.h5")  # 24: six a direction
+    with pytest.raises(UserError, match="--public was given, and nothing here looks at them"):
+        call(monkeypatch, {**files, "public": tmp_path / "public.h5"})
+    assert not charges(files)
+    call(monkeypatch, {**damped, "public": tmp_path / "public.h5"})
+    assert PrivacyStatement.read(files["privacy"]).epsilon <= 4
+    made = Weights.read(files["weights"], "diffusion")
+    assert made.provenance.parents["public"] == sha256(tmp_path / "public.h5")
+    told["damped_directions"] = 5
+    with pytest.raises(UserError, match="takes 30 public images; there are 24; lower it to 4 at most"):
+        call(monkeypatch, {**damped, "settings": json.dumps(told), "public": tmp_path / "public.h5"})
+    assert len(charges(files)) == 1
+
+
 def test_later_choices_of_epochs_are_paid_for_by_more_noise_and_charged_when_they_are_drawn(files, monkeypatch):
     call(monkeypatch, {**files, "validation-epsilons": [0.5, 0.25]})
     statement = PrivacyStatement.read(files["privacy"])

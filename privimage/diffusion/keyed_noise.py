@@ -4,7 +4,7 @@ A draw is a function of a key and a counter (Philox), computed for all images at
 is the noise of the diffusion model, which must be independent and well mixed; the noise that hides images is drawn
 elsewhere, from a cipher.
 
-Source: Salmon et al. 2011 (Philox4x32-10); Box & Muller 1958.
+Source: Salmon et al. 2011 (Philox4x32-10); Box & Muller 1958; Kingma et al. 2021, appendix I (evenly spaced levels).
 """
 
 from __future__ import annotations
@@ -34,13 +34,22 @@ def keyed_noise(
     label_dropout: float,
     no_label: int,
     key: int,
+    balanced: bool = False,
 ) -> NoisyBatch:
     """The batch with K = ``levels`` noise levels and noises an image; a dropped label is dropped for all K.
 
+    ``balanced``: copies in twos, of opposite noise at one level, the levels' quantiles evenly spaced from a random
+    start; without a partner for the last if K is odd. Each copy alone is distributed as without.
+
     Shapes: ``images`` [B, C, H, W] in [-1, 1]; ``labels`` and ``index`` int64 [B], the images' numbers in their set.
     """
-    sigma = torch.exp(P_mean + P_std * normals(key, index, SIGMA, levels))  # [B, K]
-    noise = normals(key, index, NOISE, levels * images[0].numel()).view(len(index), levels, *images.shape[1:])
+    drawn = (levels + 1) // 2 if balanced else levels
+    z = spread(uniforms(key, index, SIGMA, 1), drawn) if balanced else normals(key, index, SIGMA, levels)
+    noise = normals(key, index, NOISE, drawn * images[0].numel()).view(len(index), drawn, *images.shape[1:])
+    if balanced:
+        z = z.repeat_interleave(2, 1)[:, :levels]  # [B, K]
+        noise = torch.stack([noise, -noise], dim=2).flatten(1, 2)[:, :levels]  # [B, K, C, H, W]
+    sigma = torch.exp(P_mean + P_std * z)  # [B, K]
     dropped = uniforms(key, index, DROPOUT, 1)[:, 0] < label_dropout
     return NoisyBatch(images, torch.where(dropped, no_label, labels), sigma, noise)
 
@@ -51,6 +60,12 @@ def normals(key: int, index: Tensor, purpose: int, count: int) -> Tensor:
     radius = (-2 * pairs[..., 0].log()).sqrt()
     angle = 2 * math.pi * pairs[..., 1]
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2).flatten(1)[:, :count]
+
+
+def spread(start: Tensor, count: int) -> Tensor:
+    """Normals [B, count] whose quantiles are evenly spaced from ``start`` [B, 1] in (0, 1] on, around the end."""
+    quantiles = (start + torch.arange(count, device=start.device) / count).fmod(1)
+    return torch.special.ndtri(quantiles.clamp(1e-7, 1 - 1e-7))
 
 
 def uniforms(key: int, index: Tensor, purpose: int, count: int) -> Tensor:

@@ -36,7 +36,10 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class PrivateTask:
-    """Sensitive images to learn from, and where to start. ``classifier`` is there for generators that read it."""
+    """Sensitive images to learn from, and where to start.
+
+    ``classifier`` is there for generators that read it, ``public`` (public images) where gradients are damped by them.
+    """
 
     pretrained: Weights
     images: ImageSet
@@ -44,6 +47,7 @@ class PrivateTask:
     settings: Any
     seed: int
     classifier: Weights | None = None
+    public: ImageSet | None = None
     compute: Compute = DEFAULT
     group: Group = ALONE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from privimage.generators.words import Words
@@ -38,10 +39,12 @@ def event(settings: FinetuneSettings) -> Event:
 def words(settings: FinetuneSettings) -> Words:
     """A diffusion model, or the part of it that was trained privately."""
     copies = settings.noise_levels_per_image
+    damped = settings.damped_directions
+    told = f", damped along {damped} directions that gradients of public images tell" if damped else ""
     return Words(
         origin="a diffusion model that was trained on the sensitive images with differential privacy",
         weights="the private model: its weights and their moving average",
-        step=f"averages an image's gradient over {copies} noise level{'s' if copies > 1 else ''}",
+        step=f"averages an image's gradient over {copies} noise level{'s' if copies > 1 else ''}{told}",
         beside=TRAINED[settings.trained],
     )
 
@@ -62,7 +65,9 @@ def pretrain(task: Pretraining) -> Made:
 def prepare(task: PrivateTask) -> Denoiser:
     """The pretrained model with an embedding for each sensitive class, of which a part may be all that is trained."""
     from privimage.private_training import starting_model
+    from privimage.public_directions import check_enough
 
+    check_enough(task)
     return starting_model(task.pretrained, task.declared, task.images, task.settings, task.seed)
 
 
@@ -70,7 +75,9 @@ def finetune(start: Denoiser, task: PrivateTask, mechanism: Mechanism, release: 
     """The model after DP-SGD."""
     from privimage.diffusion.adapters import merged
     from privimage.private_training import run
+    from privimage.public_directions import damping_of
 
+    mechanism = replace(mechanism, damping=damping_of(start, task))
     model, ema, curve = run(start, task.images, mechanism, release, task.group)
     return _made(merged(model), merged(ema), {"class_names": list(task.declared.class_names)}), curve
 
@@ -78,8 +85,9 @@ def finetune(start: Denoiser, task: PrivateTask, mechanism: Mechanism, release: 
 def assist(start: Denoiser, task: PrivateTask) -> None:
     """This process computes its share of every step."""
     from privimage.private_training import assist
+    from privimage.public_directions import damping_of
 
-    assist(start, task.images, task.settings, task.compute, task.group)
+    assist(start, task.images, task.settings, task.compute, task.group, damping=damping_of(start, task))
 
 
 def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:

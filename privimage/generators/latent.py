@@ -99,7 +99,9 @@ def pretrain(task: Pretraining) -> Made:
 def prepare(task: PrivateTask) -> Start:
     """The pretrained model with an embedding for each sensitive class, and the autoencoder."""
     from privimage.private_training import starting_model
+    from privimage.public_directions import check_enough
 
+    check_enough(task)
     autoencoder = _autoencoder(task.pretrained)
     side = task.pretrained.network["resolution"] * autoencoder.settings.factor
     pixels = (side, autoencoder.channels)
@@ -111,8 +113,10 @@ def finetune(start: Start, task: PrivateTask, mechanism: Mechanism, release: Rel
     """The model after DP-SGD on latents; the autoencoder is as it was."""
     from privimage.diffusion.adapters import merged
     from privimage.private_training import run
+    from privimage.public_directions import damping_of
 
     model, autoencoder = start
+    mechanism = replace(mechanism, damping=damping_of(model, task, autoencoder.encode))
     model, ema, curve = run(model, task.images, mechanism, release, task.group, autoencoder.encode)
     facts = {"class_names": list(task.declared.class_names)}
     return _made(merged(model), merged(ema), autoencoder, facts), curve
@@ -121,9 +125,11 @@ def finetune(start: Start, task: PrivateTask, mechanism: Mechanism, release: Rel
 def assist(start: Start, task: PrivateTask) -> None:
     """This process computes its share of every step."""
     from privimage.private_training import assist
+    from privimage.public_directions import damping_of
 
     model, autoencoder = start
-    assist(model, task.images, task.settings, task.compute, task.group, autoencoder.encode)
+    damping = damping_of(model, task, autoencoder.encode)
+    assist(model, task.images, task.settings, task.compute, task.group, autoencoder.encode, damping)
 
 
 def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from privimage.privacy.damping import Damping
 from privimage.privacy.opacus_engine import opacus_hooks
 from privimage.privacy.per_sample.capture import tapped, trained
 from privimage.privacy.randomness import SecretKey
@@ -39,14 +40,15 @@ def clipped_gradient_sum(
     microbatch_size: int,
     engine: str = "fast",
     workers: int = 1,
+    damping: Damping | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The sum over images of their clipped gradients, by parameter, float64, and the images' losses [B].
 
     ``losses_of(part)`` computes the losses of the images in a slice of 0 to ``num_images``; it is called with at most
     ``microbatch_size`` at once, by ``workers`` threads (the engine `opacus` allows one). Its randomness must be fixed
     by the image, so that one microbatch or many give the same sum. ``copies`` is the number of rows K that the model
-    sees of each image, side by side. An image whose gradient is not finite adds nothing. Nothing waits for the
-    device between microbatches.
+    sees of each image, side by side. ``damping`` maps each image's gradient by itself before it is clipped. An image
+    whose gradient is not finite adds nothing. Nothing waits for the device between microbatches.
 
     Formal guarantee: adding or removing one image changes the sum by at most ``clip_norm`` in L2 norm over all
     parameters together that require a gradient; others are no part of it. Norms, weights and sums are of the gradients
@@ -63,7 +65,7 @@ def clipped_gradient_sum(
 
         def clipped(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
             values, gradients = per_image.gradients(lambda: losses_of(part), part.stop - part.start)
-            return values, _clipped_sum(gradients, clip_norm)
+            return values, _clipped_sum(gradients, clip_norm, damping)
 
         for values, sums in side_by_side(clipped, parts, min(workers, max(1, len(parts)))):
             losses.append(values)
@@ -110,9 +112,36 @@ def exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _clipped_sum(gradients: dict[str, Tensor], clip_norm: float) -> dict[str, Tensor]:
+def public_gradients(
+    model: nn.Module,
+    losses_of: Callable[[slice], Tensor],
+    num_images: int,
+    *,
+    copies: int,
+    microbatch_size: int,
+    engine: str = "fast",
+    workers: int = 1,
+) -> dict[str, Tensor]:
+    """The gradients of public images, one a row, by parameter [M, entries]; the rest is as above."""
+    starts = range(0, num_images, microbatch_size)
+    parts = [slice(start, min(start + microbatch_size, num_images)) for start in starts]
+    with ENGINES[engine](model, copies) as per_image, exact_products():
+
+        def gradients(part: slice) -> dict[str, Tensor]:
+            return per_image.gradients(lambda: losses_of(part), part.stop - part.start)[1]
+
+        found = [_exact(rows) for rows in side_by_side(gradients, parts, min(workers, len(parts)))]
+    return {name: torch.cat([rows.pop(name).flatten(1) for rows in found]) for name in list(found[0])}
+
+
+def _exact(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: rows.float() if rows.dtype == torch.bfloat16 else rows for n, rows in gradients.items()}
+
+
+def _clipped_sum(gradients: dict[str, Tensor], clip_norm: float, damping: Damping | None) -> dict[str, Tensor]:
     """The sum over images of their gradients, each scaled to a norm of at most ``clip_norm``: float64 [P]."""
-    gradients = {n: rows.float() if rows.dtype == torch.bfloat16 else rows for n, rows in gradients.items()}
+    gradients = _exact(gradients)
+    gradients = damping(gradients) if damping else gradients
     norms = torch.stack([_squared_norms(rows) for rows in gradients.values()]).sum(0).sqrt()  # [b]
     finite = torch.isfinite(norms)
     weights = torch.where(finite, (clip_norm * (1 - ROUNDING) / norms).clamp(max=1.0), 0.0)

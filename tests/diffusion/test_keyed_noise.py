@@ -65,3 +65,32 @@ def test_an_image_draws_the_same_alone_and_among_others():
     together = keyed_noise(images, labels, torch.tensor([4, 7, 9]), key=KEY, **ARGUMENTS)
     alone = keyed_noise(images[1:2], labels[1:2], torch.tensor([7]), key=KEY, **ARGUMENTS)
     assert all(torch.equal(a, b[1:2]) for a, b in zip(alone, together))
+
+
+def balanced(levels, num=20_000):
+    images, labels = torch.zeros(num, 1, 2, 2), torch.zeros(num, dtype=torch.int64)
+    how = {**ARGUMENTS, "levels": levels, "balanced": True}
+    return keyed_noise(images, labels, torch.arange(num), key=KEY, **how)
+
+
+def test_balanced_copies_come_in_twos_of_opposite_noise_at_one_level():
+    batch = balanced(6)
+    assert torch.equal(batch.sigma[:, 0::2], batch.sigma[:, 1::2])
+    assert torch.equal(batch.noise[:, 0::2], -batch.noise[:, 1::2])
+    pairs = batch.noise[:, 0::2].flatten(2)  # [B, 3, 4]
+    assert (pairs[:, 0] * pairs[:, 1]).mean().abs().item() < 5 / math.sqrt(80_000)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 5])
+def test_each_balanced_copy_alone_is_distributed_as_an_independent_one(levels):
+    batch = balanced(levels)
+    assert batch.sigma.shape == (20_000, levels) and batch.noise.shape == (20_000, levels, 1, 2, 2)
+    for copy in range(levels):
+        z = (batch.sigma[:, copy].log() + 1.2) / 1.2
+        assert stats.kstest(z.numpy(), "norm").pvalue > 1e-4
+        assert stats.kstest(batch.noise[:, copy].flatten().numpy(), "norm").pvalue > 1e-4
+
+
+def test_balanced_levels_are_one_in_each_stretch_of_equal_probability():
+    quantiles = torch.special.ndtr((balanced(8).sigma[:, ::2].log() + 1.2) / 1.2).double()
+    assert torch.equal((quantiles * 4).long().sort(dim=1).values, torch.arange(4).expand(20_000, 4))

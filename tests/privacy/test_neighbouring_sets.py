@@ -20,6 +20,7 @@ from watched import Small, mechanism, unet
 
 from privimage import private_training
 from privimage.diffusion.loss import per_image_loss
+from privimage.privacy.damping import Damping, damping_by
 from privimage.privacy.dpsgd import clipped_gradient_sum
 from privimage.privacy.randomness import SecretKey
 
@@ -51,6 +52,7 @@ class Case:
     clip_norm: float
     microbatches: tuple[int, int]
     bfloat16: bool
+    damped: bool  # along directions that are the seed's alone
 
     def data(self) -> Floats:
         generator = torch.Generator().manual_seed(self.seed)
@@ -75,9 +77,15 @@ class Case:
                 return per_image_loss(model, batch)
 
         bounds = dict(copies=self.copies, clip_norm=self.clip_norm, microbatch_size=microbatch_size)
+        bounds["damping"] = self.damping(model) if self.damped else None
         total, losses = clipped_gradient_sum(model, losses_of, len(index), **bounds)
         assert len(losses) == len(index)
         return torch.cat([value.flatten() for value in total.values()])
+
+    def damping(self, model: torch.nn.Module) -> Damping:
+        generator = torch.Generator().manual_seed(self.seed)
+        shapes = {name: p.numel() for name, p in model.named_parameters()}
+        return damping_by({name: torch.randn(6, count, generator=generator) for name, count in shapes.items()}, 3)
 
     def check(self, model: torch.nn.Module) -> int:
         """Every pair of neighbours keeps the bound; returned is how many there were."""
@@ -98,7 +106,7 @@ def cases(num: int) -> st.SearchStrategy[Case]:
     scales = st.tuples(*[st.one_of(st.just(1.0), st.sampled_from(SCALES))] * num)
     return st.builds(
         Case, st.integers(0, 10_000), scales, st.booleans(), st.booleans(), st.sampled_from((1, 2, 4)),
-        st.sampled_from(BOUNDS), st.tuples(sizes, sizes), st.booleans(),
+        st.sampled_from(BOUNDS), st.tuples(sizes, sizes), st.booleans(), st.booleans(),
     )  # fmt: skip
 
 
@@ -134,10 +142,12 @@ def test_with_the_real_network_the_bound_holds_two_thousand_times():
     compare(unet, 9, 2_000)
 
 
+@pytest.mark.parametrize("draws", ["independent", "balanced"])
 @pytest.mark.parametrize("fewer", [(), (7,), (2,), (7, 9), (2, 4, 9)])
-def test_an_image_s_draw_is_the_same_whichever_images_are_beside_it(fewer):
-    data = Case(3, (1.0,) * 10, False, False, 4, 1.0, (1, 1), False).data()
-    key, how = SecretKey.from_seed(1), mechanism(SecretKey.from_seed(1), 1.0, label_dropout=0.5).settings
+def test_an_image_s_draw_is_the_same_whichever_images_are_beside_it(fewer, draws):
+    data = Case(3, (1.0,) * 10, False, False, 4, 1.0, (1, 1), False, False).data()
+    key = SecretKey.from_seed(1)
+    how = mechanism(key, 1.0, label_dropout=0.5, noise_levels_per_image=4, noise_draws=draws).settings
     everyone = np.array([2, 4, 7, 9])
     kept = np.setdiff1d(everyone, fewer)
     many, few = (

@@ -169,6 +169,7 @@ rule finetune:
         subset=of_pretraining("subset.json"),
         query=query_of,
         classifier=classifier_read,
+        public=public_read,
         same=same_training,  # drawn before, and then restored from the state folder
     output:
         weights=f"results/{{dataset}}/{CELL}/finetuned.safetensors",
@@ -198,6 +199,7 @@ rule finetune:
         generator_version=generator_version,
         query=query_flag,
         classifier=classifier_flag,
+        public=public_flag,
         state_dir=CONFIG.state_dir,
         version=stage_version("finetune"),
     shell:
@@ -206,7 +208,7 @@ rule finetune:
         " --dataset {wildcards.dataset:q} --method {wildcards.method:q} --alike {resources.alike}"
         " --epsilon {wildcards.epsilon} --seed {wildcards.seed} --releases {params.releases}"
         " --images {input.images:q} --pretrained {input.pretrained:q} --subset {input.subset:q} {params.query}"
-        " --generator {params.generator} {params.classifier}"
+        " --generator {params.generator} {params.classifier} {params.public}"
         " --declared {params.declared:q} --settings {params.settings:q} --state-dir {params.state_dir:q}"
         " --budget {resources.budget} --compute {resources.compute:q} --weights {output.weights:q}"
         " --privacy {output.privacy:q} --curve {output.curve:q} 2>&1 | tee {log:q}"

@@ -68,6 +68,12 @@ def classifier_read(wildcards):
     return public_of("classifier.safetensors")(wildcards) if reads else []
 
 
+def public_read(wildcards):
+    """The public images, for methods whose private training damps gradients by them."""
+    damped = getattr(stage_of("finetune", wildcards.dataset, wildcards.method), "damped_directions", 0)
+    return public_of("train.h5")(wildcards) if damped else []
+
+
 def guide_read(wildcards):
     """The public model, for methods whose images are pushed away from what it guesses."""
     how = stage_of("sample", wildcards.dataset, wildcards.method)
@@ -77,6 +83,10 @@ def guide_read(wildcards):
 
 def classifier_flag(wildcards, input):
     return f"--classifier {input.classifier}" if input.classifier else ""
+
+
+def public_flag(wildcards, input):
+    return f"--public {quote(input.public)}" if input.public else ""
 
 
 def released(wildcards):

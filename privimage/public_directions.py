@@ -1,0 +1,70 @@
+"""The directions in which gradients of public images vary most at the start of private training, and its damping there.
+
+Public images are drawn at random and given labels at random: that spans what makes one label's images unlike another's
+beside what all of them share. They are seen as sensitive images are seen in a step.
+
+Source: see ``privacy.damping``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from privimage import stopping
+from privimage.diffusion.denoiser import Denoiser
+from privimage.diffusion.images import Encode, Images
+from privimage.diffusion.loss import per_image_loss
+from privimage.errors import UserError
+from privimage.generators.contract import PrivateTask
+from privimage.privacy.damping import Damping, damping_by
+from privimage.privacy.dpsgd import public_gradients
+from privimage.private_training import draw_batch
+
+IMAGES = 6  # a direction
+AT_ONCE = 32  # images; the gradients of all of them are kept in any case
+
+
+def check_enough(task: PrivateTask) -> None:
+    """Return if there are public images enough to tell as many directions as are asked for.
+
+    Raises:
+        UserError: if there are not.
+    """
+    wanted = IMAGES * task.settings.damped_directions
+    if task.public and len(task.public.labels) < wanted:
+        raise UserError(
+            f"finetune.damped_directions is {task.settings.damped_directions}, which takes {wanted} public images; "
+            f"there are {len(task.public.labels)}; lower it to {len(task.public.labels) // IMAGES} at most."
+        )
+
+
+def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None) -> Damping | None:
+    """The damping of a private training from ``model``, the same in all processes; None where there is none."""
+    if task.public is None:
+        return None
+    settings, public, seed, compute = task.settings, task.public, task.seed, task.compute
+    rng = np.random.default_rng([seed, settings.damped_directions])
+    wanted = IMAGES * settings.damped_directions
+    model = compute.place(model)
+    index = np.sort(rng.choice(len(public.labels), wanted, replace=False))
+    data = Images(public.images, rng.integers(model.num_labels, size=len(public.labels)), compute.device, encode)
+
+    def losses_of(part: slice) -> torch.Tensor:
+        stopping.check()
+        batch = draw_batch(data, index[part], settings, model.num_labels, seed)
+        with compute.autocast():
+            return per_image_loss(model, batch)
+
+    gradients = public_gradients(
+        model,
+        losses_of,
+        wanted,
+        copies=settings.noise_levels_per_image,
+        microbatch_size=compute.settings.microbatch_size or AT_ONCE,
+        engine=compute.settings.engine,
+        workers=compute.workers,
+    )
+    made = damping_by(gradients, settings.damped_directions)
+    task.group.spread([*made.directions.values(), made.kept])
+    return made
