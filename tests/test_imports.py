@@ -27,7 +27,8 @@ STRANGERS = (
     ("privacy", "gan"),
 )  # the first never imports the second
 WHERE_DIFFUSION_MEETS_PRIVACY = {"audit", "evolution.loop", "generators.diffusion", "generators.gan",
-                                 "generators.latent", "private_gan_training", "private_training"}  # fmt: skip
+                                 "generators.latent", "private_gan_training", "private_training",
+                                 "public_directions"}  # fmt: skip
 WRITERS = {"artifacts", "checkpoints", "data.fetch", "feature_sets", "gpus", "metrics.torchscript", "privacy.ledger",
            "privacy.randomness", "process", "ranks", "releasing.image_folder", "releasing.parquet",
            "shards"}  # fmt: skip

@@ -36,7 +36,7 @@ NETWORKS = tuple(dict.fromkeys(type(settings_of(name, "pretrain", PretrainSettin
 SETTINGS = {"query": (QuerySettings,), "select": (SelectSettings,), "finetune": TRAINED, "sample": (SampleSettings,)}
 SEEDED = ("select", "sample")  # stages whose settings name their seed too
 PARENTS = {"query": ("classifier",), "select": ("public", "query"), "sample": ("weights", "pretrained"),
-           "finetune": ("pretrained", "subset", "query", "weights")}  # fmt: skip
+           "finetune": ("pretrained", "subset", "query", "weights", "public")}  # fmt: skip
 
 
 def _provenance(value: Any, where: str) -> None:

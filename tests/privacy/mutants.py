@@ -167,8 +167,8 @@ MUTANTS = {
         "total[name] += value.view_as(total[name])"
         "\n        whole = sum(value.square().sum() for value in total.values()).sqrt()\n"
         "        total = {name: value * min(1.0, clip_norm / float(whole)) for name, value in total.items()}",
-        "_clipped_sum(gradients, clip_norm)",
-        "_clipped_sum(gradients, 1e9)",
+        "_clipped_sum(gradients, clip_norm, damping)",
+        "_clipped_sum(gradients, 1e9, damping)",
     ),
     "copies clipped one by one and summed": edit(
         "neighbour bound",
@@ -185,8 +185,8 @@ MUTANTS = {
         "(model, 1)",
         "part.stop - part.start)",
         "(part.stop - part.start) * copies)",
-        "_clipped_sum(gradients, clip_norm)",
-        "_clipped_sum(gradients, clip_norm / copies)",
+        "_clipped_sum(gradients, clip_norm, damping)",
+        "_clipped_sum(gradients, clip_norm / copies, damping)",
     ),
     "a bias not clipped": edit("neighbour bound", CLIPPED, "(scale @ few)", '(scale ** ("bias" not in name) @ few)'),
     "the norm without one layer": edit(
