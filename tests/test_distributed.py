@@ -10,13 +10,16 @@ import pytest
 import torch
 from gloo import in_processes
 from small_model import DECLARED, SETTINGS, images, mechanism, model, weights
+from torch import Tensor
 
 from privimage import distributed, private_training, stopping
 from privimage.distributed import ALONE, Group
 from privimage.errors import UserError
+from privimage.generators.contract import PrivateTask
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger
 from privimage.privacy.randomness import SecretKey
+from privimage.public_directions import damping_of
 from privimage.settings import FinetuneSettings
 
 
@@ -136,6 +139,25 @@ def test_several_processes_fine_tune_to_the_weights_of_one(size, q, clip_norm):
     # The images of all processes are one Poisson sample: each is looked at once where one process would look at it.
     assert sorted(sum((looked for *_, looked, _ in found), [])) == sorted(everyone)
     assert [row[2] for row in found[0][3].rows] == [row[2] for row in curve.rows]
+
+
+def damped(group: Group) -> Tensor:
+    """The weights that each process ends with where gradients are damped."""
+    settings, compute = replace(SETTINGS, damped_directions=4), mechanism(microbatch_size=3).compute
+    task = PrivateTask(None, images(), DECLARED, settings, 0, public=images(30), compute=compute, group=group)
+    start = model()
+    how = replace(mechanism(settings=settings), compute=compute, damping=damping_of(start, task))
+    if group.leads:
+        return weights(private_training.run(start, images(), how, group=group)[0])
+    return weights(private_training.assist(start, images(), settings, compute, group, damping=how.damping))
+
+
+def test_several_processes_damp_gradients_as_one_does():
+    alone, (leader, other) = damped(ALONE), in_processes(2, damped)
+    assert torch.equal(leader, other)
+    torch.testing.assert_close(leader, alone, rtol=1e-4, atol=1e-5)
+    plain = weights(private_training.run(model(), images(), mechanism(), group=ALONE)[0])
+    assert (alone - plain).abs().max() > 1e-3
 
 
 def resumed(group: Group, folder, dies_before: int | None):
