@@ -77,7 +77,8 @@ class Released:
             raise ArtifactError("the images were not drawn from the model handed over; rerun sample.")
         if "pretrained" in made_from and made_from["pretrained"] != parents.get("pretrained"):
             raise ArtifactError("the images were guided by another public model than the statement's; rerun sample.")
-        if {name: sha for name, sha in parents.items() if name != "pretrained"} != hashes:
+        handed = {name: sha for name, sha in parents.items() if name not in ("pretrained", "public")}
+        if handed != hashes:
             raise ArtifactError("the privacy statement is for another model, subset or query; rerun finetune.")
 
 
