@@ -231,12 +231,20 @@ def _check_guidance(config: Config, label: str, name: str) -> None:
 
 
 def _check_damping(config: Config, label: str, name: str) -> None:
-    """Gradients are damped by public images, so by those of a method that uses some."""
+    """Gradients are damped by public images, so by those of a method that uses some, and there are enough."""
     directions = getattr(config.of_method("finetune", label, name), "damped_directions", 0)
     if directions and config.methods[name].policy == "none":
         raise ConfigError(
             f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which uses no "
             f"public images; set `methods.{name}.settings.finetune.damped_directions` to 0."
+        )
+    public = config.publics[config.datasets[label].public]
+    wanted = s.IMAGES_PER_DIRECTION * directions
+    if public.images_per_class is not None and public.num_classes * public.images_per_class < wanted:
+        raise ConfigError(
+            f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which takes "
+            f"{wanted} public images; `{config.datasets[label].public}` has at most "
+            f"{public.num_classes * public.images_per_class}; lower it, or raise `images_per_class` there."
         )
 
 

@@ -20,8 +20,8 @@ from privimage.generators.contract import PrivateTask
 from privimage.privacy.damping import Damping, damping_by
 from privimage.privacy.dpsgd import public_gradients
 from privimage.private_training import draw_batch
+from privimage.settings import IMAGES_PER_DIRECTION
 
-IMAGES = 6  # a direction
 AT_ONCE = 32  # images; the gradients of all of them are kept in any case
 
 
@@ -31,11 +31,11 @@ def check_enough(task: PrivateTask) -> None:
     Raises:
         UserError: if there are not.
     """
-    wanted = IMAGES * task.settings.damped_directions
+    wanted = IMAGES_PER_DIRECTION * task.settings.damped_directions
     if task.public and len(task.public.labels) < wanted:
         raise UserError(
             f"finetune.damped_directions is {task.settings.damped_directions}, which takes {wanted} public images; "
-            f"there are {len(task.public.labels)}; lower it to {len(task.public.labels) // IMAGES} at most."
+            f"there are {len(task.public.labels)}; lower it to {len(task.public.labels) // IMAGES_PER_DIRECTION} at most."
         )
 
 
@@ -45,7 +45,7 @@ def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None)
         return None
     settings, public, seed, compute = task.settings, task.public, task.seed, task.compute
     rng = np.random.default_rng([seed, settings.damped_directions])
-    wanted = IMAGES * settings.damped_directions
+    wanted = IMAGES_PER_DIRECTION * settings.damped_directions
     model = compute.place(model)
     index = np.sort(rng.choice(len(public.labels), wanted, replace=False))
     data = Images(public.images, rng.integers(model.num_labels, size=len(public.labels)), compute.device, encode)

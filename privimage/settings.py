@@ -20,6 +20,7 @@ SourceName = Literal[
     "auto", "folder", "npz", "hdf5", "parquet", "digits", "glyphs", "mnist", "fashion-mnist", "kmnist", "emnist",
     "cifar10", "cifar100", "imagenet", "imagenet-downsampled", "celeba", "camelyon17", "eurosat",
 ]  # fmt: skip
+IMAGES_PER_DIRECTION = 6  # public images whose gradients tell each of the directions in which gradients are damped
 DRAWN = ("digits", "glyphs")  # sources that an installed package holds: they have no path
 OWN = ("auto", "folder", "npz", "hdf5", "parquet")  # sources that are nobody's published set
 SOURCE = "Reader of the images; `auto` looks at what lies under `path`."
@@ -217,7 +218,8 @@ class FinetuneSettings:
     damped_directions: int = setting(
         0,
         "Directions, told by gradients of public images, in which each image's gradient is damped before clipping, so "
-        "that it is as large along all of them as along the last; others then get more of the bound. 0: none.",
+        "that it is as large along all of them as along the last; others then get more of the bound. Each takes six public "
+        "images. 0: none.",
         minimum=0,
     )
     clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)

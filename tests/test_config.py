@@ -152,6 +152,11 @@ CONTRADICTIONS = {
         {"num_steps": 10, "guidance_scale": 1, "guidance_sigma_min": 30, "guidance_sigma_max": 31},
         "guides the method `privimage` at no noise level",
     ),
+    "more damped directions than public images tell": (
+        "datasets.digits.finetune",
+        {"num_steps": 30, "damped_directions": 3101},
+        "takes 18606 public images; `glyphs8` has at most 18600; lower it, or raise `images_per_class`",
+    ),
     "a network without its file": ("networks.mine", {"kind": "resnet56"}, "`networks.mine.path` is missing"),
     "a built-in network": ("networks.inception", {"path": "file"}, "cannot be a name"),
     "a built-in kind": ("networks.mine", {"kind": "inception"}, "always there"),

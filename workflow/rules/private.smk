@@ -183,7 +183,7 @@ rule finetune:
         "../../envs/privimage.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=3000,
         runtime=2880,
         gpu=1,
         nodes=1,
