@@ -52,13 +52,17 @@ def paid_query(releases: Sequence[str], query: QueryResult | None, declared: Dec
 def check_lineage(pretrained: Weights, subset: Subset, hashes: Mapping[str, str]) -> None:
     """Return if the query that is paid for is the one that chose the public data behind the pretrained model.
 
-    ``hashes`` are those of the files handed over: ``subset``, and ``query`` if there is one.
+    ``hashes`` are those of the files handed over: ``subset``, and ``query`` and ``public`` if there are such. Public
+    images are those that the model was pretrained on: nothing else vouches that they are public.
 
     Raises:
-        UserError: if the model was pretrained on another subset, or the subset made from another query or none.
+        UserError: if the model was pretrained on another subset or other public images, or the subset made from another
+            query or none.
     """
     if pretrained.provenance.parents.get("subset") != hashes["subset"]:
         raise UserError("the pretrained model was made from another --subset; give the one that it was pretrained on.")
+    if "public" in hashes and pretrained.provenance.parents.get("public") != hashes["public"]:
+        raise UserError("the pretrained model was made from another --public; give the images it was pretrained on.")
     if subset.provenance.parents.get("query") != hashes.get("query"):
         raise UserError("the subset was not made from the --query handed over; its cost is then not what is stated.")
 
@@ -126,8 +130,8 @@ def _lead(args: Any, group: Group) -> None:
     parents = {"pretrained": sha256(args.pretrained), "subset": sha256(args.subset)}
     parents |= {"query": sha256(args.query)} if args.query else {}
     parents |= {"public": sha256(args.public)} if args.public else {}
-    check_lineage(task.pretrained, Subset.read(args.subset), parents)
     check_public(task)
+    check_lineage(task.pretrained, Subset.read(args.subset), parents)
     start = generator.prepare(task)
     unit = generator.event(settings)
     noise_multiplier = accounting.calibrate(

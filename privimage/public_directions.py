@@ -17,12 +17,13 @@ from privimage.diffusion.images import Encode, Images
 from privimage.diffusion.loss import per_image_loss
 from privimage.errors import UserError
 from privimage.generators.contract import PrivateTask
+from privimage.memory import is_full
 from privimage.privacy.damping import Damping, damping_by
 from privimage.privacy.dpsgd import public_gradients
 from privimage.private_training import draw_batch
 from privimage.settings import IMAGES_PER_DIRECTION
 
-AT_ONCE = 32  # images; the gradients of all of them are kept in any case
+AT_ONCE = 16  # images, always: another number would round the directions otherwise when a step is replayed
 
 
 def check_enough(task: PrivateTask) -> None:
@@ -35,12 +36,17 @@ def check_enough(task: PrivateTask) -> None:
     if task.public and len(task.public.labels) < wanted:
         raise UserError(
             f"finetune.damped_directions is {task.settings.damped_directions}, which takes {wanted} public images; "
-            f"there are {len(task.public.labels)}; lower it to {len(task.public.labels) // IMAGES_PER_DIRECTION} at most."
+            f"there are {len(task.public.labels)}; lower it to {len(task.public.labels) // IMAGES_PER_DIRECTION} at "
+            "most."
         )
 
 
 def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None) -> Damping | None:
-    """The damping of a private training from ``model``, the same in all processes; None where there is none."""
+    """The damping of a private training from ``model``, the same in all processes; None where there is none.
+
+    Raises:
+        UserError: if memory runs out.
+    """
     if task.public is None:
         return None
     settings, public, seed, compute = task.settings, task.public, task.seed, task.compute
@@ -56,15 +62,24 @@ def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None)
         with compute.autocast():
             return per_image_loss(model, batch)
 
-    gradients = public_gradients(
-        model,
-        losses_of,
-        wanted,
-        copies=settings.noise_levels_per_image,
-        microbatch_size=compute.settings.microbatch_size or AT_ONCE,
-        engine=compute.settings.engine,
-        workers=compute.workers,
-    )
-    made = damping_by(gradients, settings.damped_directions)
+    try:
+        gradients = public_gradients(
+            model,
+            losses_of,
+            wanted,
+            copies=settings.noise_levels_per_image,
+            microbatch_size=AT_ONCE,
+            engine=compute.settings.engine,
+            workers=compute.workers,
+        )
+        made = damping_by(gradients, settings.damped_directions)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise UserError(
+            f"the gradients of {wanted} public images do not fit into memory. The draw is charged: the same command "
+            "where there is more memory goes on with it at no charge, and one with lower finetune.damped_directions "
+            "is charged anew."
+        ) from error
     task.group.spread([*made.directions.values(), made.kept])
     return made

@@ -218,8 +218,8 @@ class FinetuneSettings:
     damped_directions: int = setting(
         0,
         "Directions, told by gradients of public images, in which each image's gradient is damped before clipping, so "
-        "that it is as large along all of them as along the last; others then get more of the bound. Each takes six public "
-        "images. 0: none.",
+        "that it is as large along all of them as along the last; others then get more of the bound. Each takes six "
+        "public images. 0: none.",
         minimum=0,
     )
     clip_norm: float = setting(1e-3, "L2 bound on each image's gradient (C). Adam hides its scale.", above=0)

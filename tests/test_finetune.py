@@ -56,10 +56,11 @@ def write_query(path, noise_multiplier=9.0):
     QueryResult([[1.0, 2.0]] * 2, list(NAMES), ["a", "b"], 1, 1.0, event, True, provenance).write(path)
 
 
-def write_pretrained(path, subset, version="0.1.0", start=None):
+def write_pretrained(path, subset, version="0.1.0", start=None, public=None):
     start = start or model()
     tensors = {**flatten("raw", start.state_dict()), **flatten("ema", start.state_dict())}
-    provenance = Provenance("pretrain", 1, parents={"subset": sha256(subset)}, privimage=version)
+    parents = {"subset": sha256(subset)} | ({"public": sha256(public)} if public else {})
+    provenance = Provenance("pretrain", 1, parents=parents, privimage=version)
     Weights("diffusion", tensors, start.describe(), {"class_names": list(NAMES)}, provenance).write(path)
 
 
@@ -113,10 +114,15 @@ def test_gradients_are_damped_by_public_images_where_the_method_uses_some(files,
     damped = {**files, "settings": json.dumps(told)}
     with pytest.raises(UserError, match="--public is missing, and gradients are damped in directions"):
         call(monkeypatch, damped)
-    images().write(tmp_path / "public.h5")  # 24: six a direction
+    replace(images(), provenance=Provenance("preprocess", 2)).write(tmp_path / "public.h5")  # 24: six a direction
     with pytest.raises(UserError, match="--public was given, and nothing here looks at them"):
         call(monkeypatch, {**files, "public": tmp_path / "public.h5"})
+    with pytest.raises(UserError, match="made from another --public"):
+        call(monkeypatch, {**damped, "public": tmp_path / "public.h5"})
     assert not charges(files)
+    write_pretrained(files["pretrained"], files["subset"], public=tmp_path / "public.h5")
+    with pytest.raises(UserError, match="made from another --public"):
+        call(monkeypatch, {**damped, "public": files["images"]})  # the sensitive ones themselves
     call(monkeypatch, {**damped, "public": tmp_path / "public.h5"})
     assert PrivacyStatement.read(files["privacy"]).epsilon <= 4
     made = Weights.read(files["weights"], "diffusion")

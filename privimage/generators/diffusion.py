@@ -40,7 +40,7 @@ def words(settings: FinetuneSettings) -> Words:
     """A diffusion model, or the part of it that was trained privately."""
     copies = settings.noise_levels_per_image
     damped = settings.damped_directions
-    told = f", damped along {damped} directions that gradients of public images tell" if damped else ""
+    told = f", damped along at most {damped} directions that gradients of public images tell" if damped else ""
     return Words(
         origin="a diffusion model that was trained on the sensitive images with differential privacy",
         weights="the private model: its weights and their moving average",
