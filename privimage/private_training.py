@@ -169,6 +169,8 @@ class Saves:
         self.asked = mechanism.compute.settings.microbatch_size  # None: to be found, or as it was
         # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
         self.environment = {"key": mechanism.key.identity, "world_size": group.size, **mechanism.compute.describe()}
+        if mechanism.damping:
+            self.environment["damping"] = mechanism.damping.identity()
         if group.size > 1:
             self.environment["computers"] = computers  # of all processes, which may run on unlike machines
 

@@ -12,6 +12,7 @@ public gradients: Zhou et al. 2021; Yu et al. 2021 (gradient embedding perturbat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,13 @@ class Damping:
     directions: dict[str, Tensor]
     kept: Tensor
 
+    def identity(self) -> str:
+        """A digest of the map: a step that is replayed with another is another step."""
+        digest = hashlib.sha256()
+        for name, tensor in (*sorted(self.directions.items()), ("", self.kept)):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def __call__(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The gradients [B, *shape] by parameter, damped: [B, entries]."""
         flat = {name: rows.flatten(1) for name, rows in gradients.items()}
@@ -41,7 +49,7 @@ def damping_by(gradients: Mapping[str, Tensor], num_directions: int) -> Damping:
 
     Each image counts alike, whatever its gradient's norm. The directions are those of the largest second moments
     l_1 >= ... >= l_k, and sqrt(l_k / l_i) is kept along the i-th: along all of them gradients are then as large as
-    along the last. A gradient that is zero or not finite says nothing.
+    along the last; where that is flat, as if it were just not. A gradient that is zero or not finite says nothing.
     """
     product = sum((rows @ rows.T).double() for rows in gradients.values())  # [M, M]
     norms = product.diagonal().clamp(min=0).sqrt()
@@ -49,10 +57,10 @@ def damping_by(gradients: Mapping[str, Tensor], num_directions: int) -> Damping:
     product = torch.where(scale[:, None] * scale > 0, product * scale[:, None] * scale, 0.0)
     moments, vectors = torch.linalg.eigh(product)  # rising
     moments, vectors = moments.flip(0)[:num_directions], vectors.flip(1)[:, :num_directions]
-    there = moments > FLAT * moments[0]
+    least, there = moments[-1:].clamp(min=FLAT * moments[0]), moments > FLAT * moments[0]
     moments, vectors = moments[there], vectors[:, there]
     weights = (vectors / moments.sqrt() * scale[:, None]).T  # [k, M]
     directions = {
         name: weights.to(rows.dtype) @ torch.where(scale[:, None] > 0, rows, 0.0) for name, rows in gradients.items()
     }
-    return Damping(directions, (moments[-1] / moments).sqrt() if len(moments) else moments)
+    return Damping(directions, (least / moments).sqrt())

@@ -68,7 +68,19 @@ def test_there_are_no_more_directions_than_the_gradients_have():
     rows = {"a": gradients(3)["a"].repeat(4, 1)}
     damping = damping_by(rows, 8)
     assert damping.directions["a"].shape == (3, 4)
-    assert damping.kept[-1] == 1
+    assert (damping.kept < 1).all()
+
+
+def test_one_direction_that_outweighs_all_others_is_damped_to_a_hundredth():
+    rows = torch.zeros(6, 4, dtype=torch.float64)
+    rows[:, 0], rows[0, 1] = 1, 1e-4  # what is beside it is flat
+    damping = damping_by({"a": rows}, 2)
+    torch.testing.assert_close(damping.kept, torch.tensor([0.01], dtype=torch.float64))
+
+
+def test_a_map_is_known_again_by_its_digest():
+    one, same, other = damping_by(gradients(50), 3), damping_by(gradients(50), 3), damping_by(gradients(50, seed=1), 3)
+    assert one.identity() == same.identity() != other.identity()
 
 
 def test_the_sum_is_that_of_damped_then_clipped_gradients():

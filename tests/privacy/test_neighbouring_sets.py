@@ -85,7 +85,12 @@ class Case:
     def damping(self, model: torch.nn.Module) -> Damping:
         generator = torch.Generator().manual_seed(self.seed)
         shapes = {name: p.numel() for name, p in model.named_parameters()}
-        return damping_by({name: torch.randn(6, count, generator=generator) for name, count in shapes.items()}, 3)
+        weight = torch.rand(6, 1, generator=generator) * 3
+        shared = {name: torch.randn(count, generator=generator) for name, count in shapes.items()}
+        rows = {n: torch.randn(6, count, generator=generator) + weight * shared[n] for n, count in shapes.items()}
+        damping = damping_by(rows, 3)
+        assert damping.kept[0] < 0.9  # else it would do next to nothing
+        return damping
 
     def check(self, model: torch.nn.Module) -> int:
         """Every pair of neighbours keeps the bound; returned is how many there were."""
