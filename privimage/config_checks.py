@@ -239,12 +239,12 @@ def _check_damping(config: Config, label: str, name: str) -> None:
             f"public images; set `methods.{name}.settings.finetune.damped_directions` to 0."
         )
     public = config.publics[config.datasets[label].public]
-    wanted = s.IMAGES_PER_DIRECTION * directions
-    if public.images_per_class is not None and public.num_classes * public.images_per_class < wanted:
+    wanted, drawn = s.IMAGES_PER_DIRECTION * directions, public.num_classes * (public.images_per_class or 0)
+    if 0 < drawn < wanted:  # of other sources the number is not known here
         raise ConfigError(
             f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which takes "
-            f"{wanted} public images; `{config.datasets[label].public}` has at most "
-            f"{public.num_classes * public.images_per_class}; lower it, or raise `images_per_class` there."
+            f"{wanted} public images; `{config.datasets[label].public}` has at most {drawn}; lower it, or raise "
+            "`images_per_class` there."
         )
 
 

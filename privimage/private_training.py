@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from privimage import stopping
-from privimage.artifacts import ImageSet, Weights
+from privimage.artifacts import ImageSet, Weights, tensors_sha256
 from privimage.checkpoints import Checkpoint, Every
 from privimage.compute import DEFAULT, Compute
 from privimage.config import canonical
@@ -170,7 +170,7 @@ class Saves:
         # What must be the same for replayed steps to come out the same, besides weights, draws and the microbatch.
         self.environment = {"key": mechanism.key.identity, "world_size": group.size, **mechanism.compute.describe()}
         if mechanism.damping:
-            self.environment["damping"] = mechanism.damping.identity()
+            self.environment["damping"] = tensors_sha256(mechanism.damping.tensors())
         if group.size > 1:
             self.environment["computers"] = computers  # of all processes, which may run on unlike machines
 

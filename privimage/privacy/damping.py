@@ -12,7 +12,6 @@ public gradients: Zhou et al. 2021; Yu et al. 2021 (gradient embedding perturbat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,12 +28,9 @@ class Damping:
     directions: dict[str, Tensor]
     kept: Tensor
 
-    def identity(self) -> str:
-        """A digest of the map: a step that is replayed with another is another step."""
-        digest = hashlib.sha256()
-        for name, tensor in (*sorted(self.directions.items()), ("", self.kept)):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the map is made of, by name."""
+        return {**self.directions, "kept": self.kept}
 
     def __call__(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The gradients [B, *shape] by parameter, damped: [B, entries]."""
