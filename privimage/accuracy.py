@@ -268,7 +268,7 @@ def _arguments() -> argparse.Namespace:
     parser = cli.parser("accuracy", __doc__, AccuracySettings)
     parser.add_argument("--train", type=Path, required=True, help="synthetic images, or real ones to compare with")
     parser.add_argument("--test", type=Path, required=True, help="real test images")
-    parser.add_argument("--seed", type=int, required=True, help="of initialisation and order")
+    parser.add_argument("--seed", type=cli.seed, required=True, help="of initialisation and order")
     parser.add_argument("--result", type=Path, required=True, help="the accuracies (output)")
     noisy = parser.add_argument_group("noisy-validation")
     noisy.add_argument("--sensitive", type=Path, help="sensitive training images")

@@ -72,6 +72,14 @@ def count(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """A flag's value as a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
 def budget(text: str) -> float | None:
     """A flag's value as an epsilon, or None where it says `none`."""
     return None if text == "none" else positive(text)

@@ -116,9 +116,8 @@ def main() -> None:
 def _assist(args: Any, group: Group) -> None:
     """This process has computed its share of every step. It has no key, draws nothing and writes nothing."""
     generator, task = GENERATORS[args.generator], _task(args, group)
-    start = generator.prepare(task)
     if group.numbers([]):  # else there is nothing left to train
-        generator.assist(start, task)
+        generator.assist(generator.prepare(task), task)
 
 
 def _lead(args: Any, group: Group) -> None:
@@ -132,7 +131,6 @@ def _lead(args: Any, group: Group) -> None:
     parents |= {"public": sha256(args.public)} if args.public else {}
     check_public(task)
     check_lineage(task.pretrained, Subset.read(args.subset), parents)
-    start = generator.prepare(task)
     unit = generator.event(settings)
     noise_multiplier = accounting.calibrate(
         [*before, *after],
@@ -167,6 +165,7 @@ def _lead(args: Any, group: Group) -> None:
     with ledger.open("finetune", fingerprint(facts), label, facts) as release:
         group.numbers([] if release.finished else [1])  # do the others have work?
         if not release.finished:
+            start = generator.prepare(task)  # before the charge: what it refuses costs nothing
             release.reserve([event], continuing=release.reserved_steps > 0)
             mechanism = Mechanism(settings, noise_multiplier, declared.num_images, release.key, task.compute)
             made, curve = generator.finetune(start, task, mechanism, release)
@@ -204,7 +203,7 @@ def _arguments() -> Any:
     parser.add_argument("--method", required=True, help="row of the methods' table")
     parser.add_argument("--alike", nargs="*", default=[], help="all methods that train alike; the first draws for all")
     parser.add_argument("--epsilon", required=True, type=cli.positive, help="target of everything this method releases")
-    parser.add_argument("--seed", required=True, type=int, help="seed of the experiment; privacy noise ignores it")
+    parser.add_argument("--seed", required=True, type=cli.seed, help="seed of the experiment; privacy noise ignores it")
     parser.add_argument(
         "--releases", required=True, nargs="+", choices=("query", "finetune"), help="what the method releases"
     )

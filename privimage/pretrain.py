@@ -76,7 +76,7 @@ def run(
 def main() -> None:
     """Run the stage from the command line."""
     parser = cli.parser("pretrain", __doc__, PretrainSettings)
-    parser.add_argument("--seed", required=True, type=int, help="seed of initialisation and of the order of images")
+    parser.add_argument("--seed", required=True, type=cli.seed, help="seed of initialisation and order of images")
     parser.add_argument("--public", required=True, type=Path, help="public training images")
     parser.add_argument("--subset", required=True, type=Path, help="selection of public classes")
     parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")

@@ -19,7 +19,8 @@ from privimage.errors import UserError
 from privimage.generators.contract import PrivateTask
 from privimage.memory import is_full
 from privimage.privacy.damping import Damping, damping_by
-from privimage.privacy.dpsgd import public_gradients
+from privimage.privacy.dpsgd import exact_products, public_gradients
+from privimage.privacy.per_sample.capture import trained
 from privimage.private_training import draw_batch
 from privimage.settings import IMAGES_PER_DIRECTION
 
@@ -44,15 +45,26 @@ def check_enough(task: PrivateTask) -> None:
 def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None) -> Damping | None:
     """The damping of a private training from ``model``, the same in all processes; None where there is none.
 
+    The leader tells it: unlike machines could disagree on which directions are flat.
+
     Raises:
         UserError: if memory runs out.
     """
     if task.public is None:
         return None
+    model = task.compute.place(model)
+    made = _told(model, task, encode) if task.group.leads else None
+    torch.cuda.empty_cache()  # training's microbatch is what fits into the memory that is free
+    count = task.group.numbers([len(made.kept)] if made else [])[0]
+    made = made or _blank(model, count)
+    task.group.spread([*made.directions.values(), made.kept])
+    return made
+
+
+def _told(model: Denoiser, task: PrivateTask, encode: Encode | None) -> Damping:
     settings, public, seed, compute = task.settings, task.public, task.seed, task.compute
     rng = np.random.default_rng([seed, settings.damped_directions])
     wanted = IMAGES_PER_DIRECTION * settings.damped_directions
-    model = compute.place(model)
     index = np.sort(rng.choice(len(public.labels), wanted, replace=False))
     data = Images(public.images, rng.integers(model.num_labels, size=len(public.labels)), compute.device, encode)
 
@@ -72,14 +84,19 @@ def damping_of(model: Denoiser, task: PrivateTask, encode: Encode | None = None)
             engine=compute.settings.engine,
             workers=compute.workers,
         )
-        made = damping_by(gradients, settings.damped_directions)
+        with exact_products():
+            return damping_by(gradients, settings.damped_directions)
     except Exception as error:
         if not is_full(error):
             raise
         raise UserError(
-            f"the gradients of {wanted} public images do not fit into memory. The draw is charged: the same command "
-            "where there is more memory goes on with it at no charge, and one with lower finetune.damped_directions "
-            "is charged anew."
+            f"the gradients of {wanted} public images do not fit into memory; nothing is charged yet. Lower "
+            f"finetune.damped_directions, which takes {IMAGES_PER_DIRECTION} images a direction, or free memory."
         ) from error
-    task.group.spread([*made.directions.values(), made.kept])
-    return made
+
+
+def _blank(model: Denoiser, count: int) -> Damping:
+    weights = trained(model)
+    device = next(iter(weights.values())).device
+    directions = {name: torch.empty(count, p.numel(), device=device) for name, p in weights.items()}
+    return Damping(directions, torch.empty(count, dtype=torch.float64, device=device))

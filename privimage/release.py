@@ -195,7 +195,7 @@ def main() -> None:
     parser = cli.parser("release", __doc__, ReleaseSettings)
     parser.add_argument("--dataset", required=True, help="name of the sensitive set")
     parser.add_argument("--method", required=True, help="row of the methods' table")
-    parser.add_argument("--seed", required=True, type=int, help="seed of the experiment")
+    parser.add_argument("--seed", required=True, type=cli.seed, help="seed of the experiment")
     parser.add_argument("--declared", required=True, metavar="JSON", help="public constants of the sensitive set")
     parser.add_argument("--images", required=True, type=Path, help="synthetic images")
     parser.add_argument("--weights", required=True, type=Path, help="the private model")

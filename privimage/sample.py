@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True, type=Path, help="the fine-tuned model")
     parser.add_argument("--pretrained", nargs="?", type=Path, help="the public model it started from (domain guidance)")
     parser.add_argument("--privacy", type=Path, help="the privacy statement, which names both (domain guidance)")
-    parser.add_argument("--seed", required=True, type=int, help="seed of the noise that images start from")
+    parser.add_argument("--seed", required=True, type=cli.seed, help="seed of the noise that images start from")
     parser.add_argument("--checkpoints", required=True, type=Path, help="folder of checkpoints")
     parser.add_argument("--shards", nargs="*", default=[], type=Path, help="what others drew of all shares, to join")
     parser.add_argument("--images", required=True, type=Path, help="output: synthetic images")

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--public", type=Path, required=True, help="public training images")
     parser.add_argument("--query", type=Path, help="the noisy histogram, for the policy `query`")
     parser.add_argument("--class-names", type=cli.names, required=True, metavar="JSON", help="sensitive classes")
-    parser.add_argument("--seed", type=int, required=True, help="of the policy `random`")
+    parser.add_argument("--seed", type=cli.seed, required=True, help="of the policy `random`")
     parser.add_argument("--subset", type=Path, required=True, help="public classes of each class (output)")
     args = parser.parse_args()
     settings = cli.settings_from(SelectSettings, args.settings)

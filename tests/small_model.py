@@ -1,4 +1,4 @@
-"""A small denoiser, a few images for it and settings to fine-tune it by, for tests of private training."""
+"""A small denoiser, a few images for it and settings to fine-tune it by, for tests of private training; a damping."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from privimage.artifacts import ImageSet
 from privimage.compute import Compute
 from privimage.diffusion.denoiser import new_denoiser
+from privimage.privacy.damping import Damping, damping_by
 from privimage.privacy.randomness import SecretKey
 from privimage.private_training import Mechanism
 from privimage.settings import ComputeSettings, Declared, FinetuneSettings, NetworkSettings
@@ -36,3 +37,12 @@ def mechanism(key=None, microbatch_size=64, settings=SETTINGS, num_images=24):
 
 def weights(made):
     return torch.cat([p.flatten() for p in made.state_dict().values()])
+
+
+def damping_for(model: torch.nn.Module, seed: int) -> Damping:
+    """A damping in three directions of chance, far from doing nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    rows = {name: torch.randn(6, count, generator=generator) for name, count in sizes.items()}
+    common = {name: 2 * torch.randn(count, generator=generator) for name, count in sizes.items()}
+    return damping_by({name: part + common[name] for name, part in rows.items()}, 3)

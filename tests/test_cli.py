@@ -103,13 +103,16 @@ def test_help_names_every_setting_with_its_default_and_the_nested_ones():
     assert "  num_images: Declared training images. [required]" in cli.parser("query", "", Declared).format_help()
 
 
-def test_a_budget_is_a_positive_number_or_none_and_names_are_a_list_of_texts(capsys):
+def test_a_budget_is_a_positive_number_or_none_a_seed_not_negative_and_names_a_list_of_texts(capsys):
     assert (cli.budget("2.5"), cli.budget("none")) == (2.5, None)
     assert cli.names('["a b", "1"]') == ("a b", "1")
     made = cli.parser("query", "")
     made.add_argument("--budget", type=cli.budget)
     made.add_argument("--class-names", type=cli.names)
     wrong = [("--budget", text) for text in ("0", "-1", "nan", "inf", "None", "much")]
+    made.add_argument("--seed", type=cli.seed)
+    assert made.parse_args(["--seed", "0"]).seed == 0
+    wrong += [("--seed", text) for text in ("-1", "0.5", "")]
     wrong += [("--class-names", text) for text in ("[]", "[1]", '"ab"', "{}", "ab")]
     for flag, text in wrong:
         with pytest.raises(SystemExit):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_model import DECLARED, NAMES, images, model
 
-from privimage import finetune
+from privimage import finetune, public_directions
 from privimage.artifacts import ImageSet, PrivacyStatement, Provenance, QueryResult, Subset, Weights, sha256
 from privimage.checkpoints import flatten
 from privimage.errors import UserError
@@ -130,6 +130,31 @@ def test_gradients_are_damped_by_public_images_where_the_method_uses_some(files,
     told["damped_directions"] = 5
     with pytest.raises(UserError, match="takes 30 public images; there are 24; lower it to 4 at most"):
         call(monkeypatch, {**damped, "settings": json.dumps(told), "public": tmp_path / "public.h5"})
+    assert len(charges(files)) == 1
+    shifted = replace(images(), images=255 - images().images, provenance=Provenance("preprocess", 2))
+    shifted.write(tmp_path / "other.h5")
+    write_pretrained(files["pretrained"], files["subset"], public=tmp_path / "other.h5")  # the same weights
+    told["damped_directions"] = 4
+    call(monkeypatch, {**damped, "settings": json.dumps(told), "public": tmp_path / "other.h5"})
+    assert len({record["key"] for record in charges(files)}) == 2  # another map is another draw, with noise of its own
+
+
+def test_what_runs_out_of_memory_before_the_first_step_is_not_charged(files, monkeypatch, tmp_path):
+    replace(images(), provenance=Provenance("preprocess", 2)).write(tmp_path / "public.h5")
+    write_pretrained(files["pretrained"], files["subset"], public=tmp_path / "public.h5")
+    settings = json.dumps({**json.loads(files["settings"]), "damped_directions": 4})
+    damped = {**files, "settings": settings, "public": tmp_path / "public.h5"}
+
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(public_directions, "damping_by", full)
+        with pytest.raises(UserError, match="24 public images do not fit into memory; nothing is charged yet"):
+            call(monkeypatch, damped)
+    assert not charges(files)
+    assert not files["weights"].exists()
+    call(monkeypatch, damped)
     assert len(charges(files)) == 1
 
 

@@ -139,10 +139,12 @@ def test_dp_sgd_sees_latents(pretrained, monkeypatch):
     assert set(seen) == {(2, 4, 4)}
 
 
-def test_a_killed_release_of_adapters_is_replayed_to_the_same_weights(pretrained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("directions", [0, 4])
+def test_a_killed_release_of_adapters_is_replayed_to_the_same_weights(pretrained, tmp_path, monkeypatch, directions):
     from privimage import private_training
 
-    of_task = private(pretrained, "lora")
+    settings = replace(FINETUNE, trained="lora", damped_directions=directions)
+    of_task = private(pretrained, "lora", settings=settings, public=public() if directions else None)
     real = private_training._step
 
     def release(stop):

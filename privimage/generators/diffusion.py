@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from privimage.diffusion.denoiser import Denoiser
     from privimage.generators.contract import Drawer, Made, Pretraining, PrivateTask
     from privimage.measurements import Curve
+    from privimage.privacy.damping import Damping
     from privimage.privacy.ledger import Release
     from privimage.private_training import Mechanism
+
+    Start = tuple[Denoiser, Damping | None]
 
 VERSION = 1
 PRETRAINED = PRIVATE = "diffusion"
@@ -62,32 +65,32 @@ def pretrain(task: Pretraining) -> Made:
     return _made(model, ema, facts)
 
 
-def prepare(task: PrivateTask) -> Denoiser:
-    """The pretrained model with an embedding for each sensitive class, of which a part may be all that is trained."""
+def prepare(task: PrivateTask) -> Start:
+    """The pretrained model with an embedding for each sensitive class, and how gradients are damped from there."""
     from privimage.private_training import starting_model
-    from privimage.public_directions import check_enough
+    from privimage.public_directions import check_enough, damping_of
 
     check_enough(task)
-    return starting_model(task.pretrained, task.declared, task.images, task.settings, task.seed)
+    model = starting_model(task.pretrained, task.declared, task.images, task.settings, task.seed)
+    return model, damping_of(model, task)
 
 
-def finetune(start: Denoiser, task: PrivateTask, mechanism: Mechanism, release: Release) -> tuple[Made, Curve]:
+def finetune(start: Start, task: PrivateTask, mechanism: Mechanism, release: Release) -> tuple[Made, Curve]:
     """The model after DP-SGD."""
     from privimage.diffusion.adapters import merged
     from privimage.private_training import run
-    from privimage.public_directions import damping_of
 
-    mechanism = replace(mechanism, damping=damping_of(start, task))
-    model, ema, curve = run(start, task.images, mechanism, release, task.group)
+    model, damping = start
+    model, ema, curve = run(model, task.images, replace(mechanism, damping=damping), release, task.group)
     return _made(merged(model), merged(ema), {"class_names": list(task.declared.class_names)}), curve
 
 
-def assist(start: Denoiser, task: PrivateTask) -> None:
+def assist(start: Start, task: PrivateTask) -> None:
     """This process computes its share of every step."""
     from privimage.private_training import assist
-    from privimage.public_directions import damping_of
 
-    assist(start, task.images, task.settings, task.compute, task.group, damping=damping_of(start, task))
+    model, damping = start
+    assist(model, task.images, task.settings, task.compute, task.group, damping=damping)
 
 
 def drawer(weights: Weights, settings: SampleSettings, compute: Compute, pretrained: Weights | None = None) -> Drawer:

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from privimage.diffusion.denoiser import Denoiser
     from privimage.generators.contract import Drawer, Made, Pretraining, PrivateTask
     from privimage.measurements import Curve
+    from privimage.privacy.damping import Damping
     from privimage.privacy.ledger import Release
     from privimage.private_training import Mechanism
 
-    Start = tuple[Denoiser, Autoencoder]
+    Start = tuple[Denoiser, Damping | None, Autoencoder]
 
 __all__ = ["event"]
 VERSION = 1
@@ -97,26 +98,26 @@ def pretrain(task: Pretraining) -> Made:
 
 
 def prepare(task: PrivateTask) -> Start:
-    """The pretrained model with an embedding for each sensitive class, and the autoencoder."""
+    """The pretrained model with an embedding for each sensitive class, how gradients are damped, the autoencoder."""
     from privimage.private_training import starting_model
-    from privimage.public_directions import check_enough
+    from privimage.public_directions import check_enough, damping_of
 
     check_enough(task)
     autoencoder = _autoencoder(task.pretrained)
     side = task.pretrained.network["resolution"] * autoencoder.settings.factor
     pixels = (side, autoencoder.channels)
     model = starting_model(task.pretrained, task.declared, task.images, task.settings, task.seed, pixels)
-    return model, task.compute.place(autoencoder)
+    autoencoder = task.compute.place(autoencoder)
+    return model, damping_of(model, task, autoencoder.encode), autoencoder
 
 
 def finetune(start: Start, task: PrivateTask, mechanism: Mechanism, release: Release) -> tuple[Made, Curve]:
     """The model after DP-SGD on latents; the autoencoder is as it was."""
     from privimage.diffusion.adapters import merged
     from privimage.private_training import run
-    from privimage.public_directions import damping_of
 
-    model, autoencoder = start
-    mechanism = replace(mechanism, damping=damping_of(model, task, autoencoder.encode))
+    model, damping, autoencoder = start
+    mechanism = replace(mechanism, damping=damping)
     model, ema, curve = run(model, task.images, mechanism, release, task.group, autoencoder.encode)
     facts = {"class_names": list(task.declared.class_names)}
     return _made(merged(model), merged(ema), autoencoder, facts), curve
@@ -125,10 +126,8 @@ def finetune(start: Start, task: PrivateTask, mechanism: Mechanism, release: Rel
 def assist(start: Start, task: PrivateTask) -> None:
     """This process computes its share of every step."""
     from privimage.private_training import assist
-    from privimage.public_directions import damping_of
 
-    model, autoencoder = start
-    damping = damping_of(model, task, autoencoder.encode)
+    model, damping, autoencoder = start
     assist(model, task.images, task.settings, task.compute, task.group, autoencoder.encode, damping)
 
 

@@ -9,6 +9,7 @@ probability below 1e-4 / n, so that one look at sound code raises a false alarm 
     neighbours in bfloat16 the same in that precision, with both engines
     opposite images        the same where a white and a black image pull the same weight in opposite ways
     clipped one by one     the sum is that of each image's gradient, by plain autograd, clipped alone
+    damped one by one      the same where each is damped before; and the sensitive images tell no direction
     shares                 an image adds C or nothing, whatever is drawn beside it and however many images there are
     not finite             an image whose gradient is not a number adds nothing, and takes nothing from others
     noise size             chi-squared, for each tensor, each step and each image's worth of steps
@@ -37,6 +38,7 @@ from itertools import combinations
 import numpy as np
 import torch
 from scipy import stats
+from small_model import damping_for
 from torch import Tensor
 from watched import (
     BLACK,
@@ -61,8 +63,11 @@ from privimage import private_training
 from privimage.artifacts import ImageSet
 from privimage.diffusion.images import Images
 from privimage.diffusion.loss import per_image_loss
+from privimage.generators.contract import PrivateTask
+from privimage.privacy.damping import Damping
 from privimage.privacy.dpsgd import noisy_mean, poisson_sample
 from privimage.privacy.randomness import SecretKey
+from privimage.public_directions import damping_of
 
 ALARM = 1e-4  # of one look at sound code by all detectors together
 ROUNDED = 1e-5  # of numbers in float32 that went through a few sums
@@ -132,15 +137,39 @@ def opposite_images(w: Watched) -> float:
 
 
 def clipped_one_by_one(w: Watched) -> float:
-    found = []
-    for model, num, engine in ((w.small, 24, "fast"), (Small(w.seed), 24, "opacus"), (unet(w.seed), 4, "fast")):
-        images, how = pictures(num, w.seed), dict(sampling_probability=0.6, num_steps=1)
-        rows = [gradient_of(model, images, int(i), w.key) for i in poisson_sample(num, 0.6, w.key, 0)]
-        bound = float(torch.stack(rows).norm(dim=1).median()) if rows else 1.0  # clips some images and not others
-        expected = sum((row / max(bound, float(row.norm()) / (1 - 1e-4)) for row in rows), torch.zeros(1))
-        again = sums(model, images, w.key, clip_norm=bound, compute={"engine": engine}, **how)
-        found.append(certain((again - expected).norm() <= 2e-5 * max(1, len(rows))))
-    return min(found)
+    models = ((w.small, 24, "fast"), (Small(w.seed), 24, "opacus"), (unet(w.seed), 4, "fast"))
+    return min(one_by_one(w, *of) for of in models)
+
+
+def damped_one_by_one(w: Watched) -> float:
+    small, network = Small(w.seed), unet(w.seed)
+    found = [
+        one_by_one(w, model, num, "fast", damping_for(model, w.seed)) for model, num in ((small, 24), (network, 4))
+    ]
+    told = []
+    for sensitive in (pictures(12, w.seed), pictures(12, w.seed + 1)):
+        how = mechanism(w.key, 1.0, damped_directions=2)
+        task = PrivateTask(None, sensitive, None, how.settings, 0, public=pictures(12, w.seed + 2), compute=how.compute)
+        told.append(damping_of(network, task).tensors())
+    same = told[0].keys() == told[1].keys() and all(torch.equal(told[0][name], told[1][name]) for name in told[0])
+    return min(*found, certain(same))
+
+
+def one_by_one(w: Watched, model: torch.nn.Module, num: int, engine: str, damping: Damping | None = None) -> float:
+    """Whether a step's sum is that of gradients by plain autograd, each damped and clipped alone."""
+    images, how = pictures(num, w.seed), dict(sampling_probability=0.6, num_steps=1)
+    rows = [gradient_of(model, images, int(i), w.key) for i in poisson_sample(num, 0.6, w.key, 0)]
+    rows = [damped(row, model, damping) for row in rows] if damping else rows
+    bound = float(torch.stack(rows).norm(dim=1).median()) if rows else 1.0  # clips some images and not others
+    expected = sum((row / max(bound, float(row.norm()) / (1 - 1e-4)) for row in rows), torch.zeros(1))
+    again = sums(model, images, w.key, clip_norm=bound, compute={"engine": engine}, damping=damping, **how)
+    return certain((again - expected).norm() <= 2e-5 * max(1, len(rows)))
+
+
+def damped(row: Tensor, model: torch.nn.Module, damping: Damping) -> Tensor:
+    """By the definition: what is along each direction is scaled by what is kept of it."""
+    directions = torch.cat([damping.directions[name] for name, _ in model.named_parameters()], dim=1).double()
+    return row - sum((1 - kept) * (row @ along) * along for along, kept in zip(directions, damping.kept))
 
 
 def gradient_of(model: torch.nn.Module, images: ImageSet, number: int, key: SecretKey) -> Tensor:
@@ -374,6 +403,7 @@ CERTAIN: dict[str, Callable[[Watched], float]] = {
     "neighbours in bfloat16": neighbours_in_bfloat16,
     "opposite images": opposite_images,
     "clipped one by one": clipped_one_by_one,
+    "damped one by one": damped_one_by_one,
     "shares": shares,
     "not finite": not_finite,
     "noise beside images": noise_beside_images,

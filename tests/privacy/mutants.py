@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from privimage import finetune, private_training
+from privimage import finetune, private_training, public_directions
 from privimage.privacy import dpsgd
+from privimage.privacy.damping import Damping
 from privimage.privacy.ledger import Release
 from privimage.privacy.per_sample import layers
 from privimage.privacy.randomness import SecretKey
@@ -239,6 +240,16 @@ MUTANTS = {
         CLIPPED,
         "norms = ",
         "gradients = {n: g + 0.5 * g.roll(1, 0) for n, g in gradients.items()}\n    norms = ",
+    ),
+    # --- damping ---
+    "directions told by the sensitive images": edit(
+        "damped one by one", public_directions._told, "task.settings, task.public,", "task.settings, task.images,"
+    ),
+    "damped by what the images of a batch have in common": edit(
+        "damped one by one", Damping.__call__, "along * (1", "along.mean(0, keepdim=True).expand_as(along) * (1"
+    ),
+    "damped along all others as well": edit(
+        "damped one by one", Damping.__call__, "lost = along", "along = along.flip(0)\n    lost = along"
     ),
     # --- which images ---
     "the experiment's seed drives the mask": edit(

@@ -32,6 +32,7 @@ from privimage.compute import Compute
 from privimage.diffusion.denoiser import Denoiser, new_denoiser
 from privimage.diffusion.ema import averaged
 from privimage.measurements import Curve
+from privimage.privacy.damping import Damping
 from privimage.privacy.event import Event
 from privimage.privacy.ledger import Ledger, Release
 from privimage.privacy.randomness import SecretKey
@@ -172,13 +173,20 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 def mechanism(
-    key: SecretKey, noise: float, *, microbatch: int = 2, declared: int = 10, compute: dict | None = None, **changes
+    key: SecretKey,
+    noise: float,
+    *,
+    microbatch: int = 2,
+    declared: int = 10,
+    compute: dict | None = None,
+    damping: Damping | None = None,
+    **changes,
 ) -> private_training.Mechanism:
     """DP-SGD of four steps over all images, two copies each, unless changed."""
     usual = dict(sampling_probability=1.0, num_steps=4, noise_levels_per_image=2, clip_norm=CLIP, label_dropout=0.0)
     settings = FinetuneSettings(**{**usual, "learning_rate": STILL, **changes})
     how = Compute(ComputeSettings(microbatch_size=microbatch, **{"precision": "float32", **(compute or {})}))
-    return private_training.Mechanism(settings, noise, declared, key, how)
+    return private_training.Mechanism(settings, noise, declared, key, how, damping=damping)
 
 
 def sums(
