@@ -233,18 +233,19 @@ def _check_guidance(config: Config, label: str, name: str) -> None:
 def _check_damping(config: Config, label: str, name: str) -> None:
     """Gradients are damped by public images, so by those of a method that uses some, and there are enough."""
     directions = getattr(config.of_method("finetune", label, name), "damped_directions", 0)
+    own = "damped_directions" in (config.methods[name].settings or {}).get("finetune", {})
+    where = f"{f'methods.{name}.settings' if own else f'datasets.{label}'}.finetune.damped_directions"
     if directions and config.methods[name].policy == "none":
         raise ConfigError(
-            f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which uses no "
-            f"public images; set `methods.{name}.settings.finetune.damped_directions` to 0."
+            f"`{where}` is {directions} for the method `{name}`, which uses no public images; set "
+            f"`methods.{name}.settings.finetune.damped_directions` to 0."
         )
     public = config.publics[config.datasets[label].public]
     wanted, drawn = s.IMAGES_PER_DIRECTION * directions, public.num_classes * (public.images_per_class or 0)
     if 0 < drawn < wanted:  # of other sources the number is not known here
         raise ConfigError(
-            f"`datasets.{label}.finetune.damped_directions` is {directions} for the method `{name}`, which takes "
-            f"{wanted} public images; `{config.datasets[label].public}` has at most {drawn}; lower it, or raise "
-            "`images_per_class` there."
+            f"`{where}` is {directions} for the method `{name}`, which takes {wanted} public images; "
+            f"`{config.datasets[label].public}` has at most {drawn}; lower it, or raise `images_per_class` there."
         )
 
 

@@ -219,6 +219,14 @@ def test_guidance_by_what_was_not_learnt_is_refused(method, guidance, learnt_by)
             c.load(raw)
 
 
+@pytest.mark.parametrize("method", [{"policy": "none"}, {"policy": "query", "query": "default"}])
+def test_damping_that_a_method_itself_asks_for_is_refused_by_that_name(method):
+    raw = changed("methods.mine", {**method, "settings": {"finetune": {"damped_directions": 3101}}})
+    raw["run"]["methods"] = ["mine"]
+    with pytest.raises(ConfigError, match=r"`methods.mine.settings.finetune.damped_directions` is 3101 for the method"):
+        c.load(raw)
+
+
 def test_a_single_class_is_guided_by_public_images_or_not_at_all():
     for method, guidance, refuses in (("privimage", "domain", False), ("privimage", "classifier-free", True),
                                       ("scratch", "domain", True)):  # fmt: skip
